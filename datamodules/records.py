@@ -1,0 +1,337 @@
+"""Plain records that cross the project's borders: what a clip is, what a plan says, what a rollout holds.
+
+Everything here is data. Nothing runs a model, and nothing is read from disk before a field that needs it is asked
+for. Frame indices are 0-based into the clip; boxes are xyxy in pixels of the original frame, half-open
+(``x1 <= x < x2``); masks have the size of the original frame.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from pycocotools import mask as coco
+
+SAMPLE_RATE = 16_000
+"""Samples per second of every `Clip.audio`."""
+
+Task = Literal["refavs", "revos", "mevis", "refcocog", "video"]
+
+
+@dataclass(frozen=True)
+class MaskTrack:
+    """Masks of several objects over time, run-length encoded until asked for.
+
+    Attributes:
+        size: (height, width) of every mask, pixels of the original frame.
+        counts: Per frame, per object: COCO compressed run lengths, or None where the object is not visible.
+    """
+
+    size: tuple[int, int]
+    counts: tuple[tuple[bytes | None, ...], ...]
+
+    @classmethod
+    def from_dense(cls, masks: Bool[np.ndarray, "frames objects height width"]) -> MaskTrack:
+        """Encode boolean masks; a mask without a pixel becomes None."""
+        height, width = masks.shape[2:]
+        rows = []
+        for frame in masks:
+            encoded = coco.encode(np.asfortranarray(frame.transpose(1, 2, 0).astype(np.uint8))) if len(frame) else []
+            rows.append(tuple(rle["counts"] if mask.any() else None for rle, mask in zip(encoded, frame, strict=True)))
+        return cls((height, width), tuple(rows))
+
+    @classmethod
+    def empty(cls, frames: int, size: tuple[int, int]) -> MaskTrack:
+        """A track without any object: what an absent target looks like."""
+        return cls(size, ((),) * frames)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames, T."""
+        return len(self.counts)
+
+    @property
+    def objects(self) -> int:
+        """Number of objects, O; 0 for an absent target."""
+        return len(self.counts[0]) if self.counts else 0
+
+    def dense(self, frames: Sequence[int] | None = None) -> Bool[np.ndarray, "frames objects height width"]:
+        """Decode all frames, or the given ones in the given order."""
+        chosen = range(self.frames) if frames is None else frames
+        out = np.zeros((len(chosen), self.objects, *self.size), dtype=bool)
+        for row, index in zip(out, chosen, strict=True):
+            for mask, counts in zip(row, self.counts[index], strict=True):
+                if counts is not None:
+                    mask[:] = coco.decode(self._rle(counts))
+        return out
+
+    def union(self, frames: Sequence[int] | None = None) -> Bool[np.ndarray, "frames height width"]:
+        """Pixels that belong to any object, per frame; all False where there is none."""
+        chosen = range(self.frames) if frames is None else frames
+        out = np.zeros((len(chosen), *self.size), dtype=bool)
+        for mask, index in zip(out, chosen, strict=True):
+            present = [self._rle(counts) for counts in self.counts[index] if counts is not None]
+            if present:
+                mask[:] = coco.decode(coco.merge(present))
+        return out
+
+    @cached_property
+    def areas(self) -> Int[np.ndarray, "frames objects"]:
+        """Visible pixels of every object on every frame."""
+        rows = [[0 if counts is None else int(coco.area(self._rle(counts))) for counts in row] for row in self.counts]
+        return np.array(rows, dtype=np.int64).reshape(self.frames, self.objects)
+
+    def boxes(self, frame: int) -> Float[np.ndarray, "visible 4"]:
+        """Tight boxes (xyxy, half-open) of the objects that are visible on a frame; shape (0, 4) if none is."""
+        present = [self._rle(counts) for counts in self.counts[frame] if counts is not None]
+        if not present:
+            return np.zeros((0, 4))
+        xywh = coco.toBbox(present)
+        return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+    def subset(self, frames: Sequence[int]) -> MaskTrack:
+        """The track of some frames only, in the given order."""
+        return replace(self, counts=tuple(self.counts[index] for index in frames))
+
+    def _rle(self, counts: bytes) -> dict[str, object]:
+        return {"size": list(self.size), "counts": counts}
+
+
+class Frames(ABC):
+    """The frames of one clip, read only when asked.
+
+    Attributes:
+        count: Number of frames, T.
+        fps: Frames per second of the clip as served, so frame i is shown at ``i / fps`` seconds.
+    """
+
+    count: int
+    fps: float
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the original frames in pixels."""
+
+    @abstractmethod
+    def read(
+        self, indices: Sequence[int], *, max_pixels: int | None = None
+    ) -> UInt8[np.ndarray, "frames height width 3"]:
+        """RGB frames in the given order.
+
+        Args:
+            indices: 0-based into the clip.
+            max_pixels: Shrink so that height x width is at most this, aspect ratio kept; None keeps the original.
+
+        Raises:
+            MediaError: A frame is missing or cannot be decoded; the message names it.
+        """
+
+
+@dataclass(frozen=True)
+class FrameBudget:
+    """How much of a clip each system may look at; enforced where clips are served.
+
+    Attributes:
+        glance_frames: Most frames that System 1 sees, spread evenly over the clip.
+        glance_max_pixels: Most pixels (height x width) of such a frame.
+        close_up_max_pixels: Most pixels of a keyframe that System 2 sees.
+    """
+
+    glance_frames: int = 16
+    glance_max_pixels: int = 128 * 28 * 28
+    close_up_max_pixels: int = 900 * 28 * 28
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What System 1 sees of a clip: few low-resolution frames.
+
+    Attributes:
+        frames: RGB, uint8, (N, h, w, 3).
+        indices: Which frames of the clip they are.
+        fps: Frames per second of the shown frames.
+    """
+
+    frames: UInt8[np.ndarray, "frames height width 3"]
+    indices: tuple[int, ...]
+    fps: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One question about one video with sound. Frames, sound and masks are read on first use, then kept.
+
+    Attributes:
+        id: Unique within its data set; what error messages and sampling noise are keyed by.
+        task: Which benchmark's rules apply.
+        split: The benchmark's own name of the split.
+        kind: Group that results are reported by (RefAVS: seen, unseen, null; ReVOS: referring, reasoning, non-existent).
+        expression: The question, cleaned.
+        frames: The video.
+        budget: How much of it each system may look at.
+        video: The benchmark's name of the video, for submission files.
+        expression_id: The benchmark's name of the expression within the video.
+        is_null: True when the benchmark says that the target is not there.
+        audio_source: Reads the sound; None when the clip has no sound.
+        mask_source: Reads the ground truth; None at predict time.
+    """
+
+    id: str
+    task: Task
+    split: str
+    kind: str
+    expression: str
+    frames: Frames
+    budget: FrameBudget = field(default_factory=FrameBudget)
+    video: str = ""
+    expression_id: str = ""
+    is_null: bool = False
+    audio_source: Callable[[], Float32[np.ndarray, "samples"] | None] | None = None
+    mask_source: Callable[[], MaskTrack] | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the clip in seconds."""
+        return self.frames.count / self.frames.fps
+
+    @cached_property
+    def audio(self) -> Float32[np.ndarray, "samples"] | None:
+        """Mono sound at 16 kHz in -1..1, or None when there is none (silent clips are no error)."""
+        return self.audio_source() if self.audio_source is not None else None
+
+    @cached_property
+    def masks(self) -> MaskTrack | None:
+        """Ground truth of the original size, or None when there is none to read (predict)."""
+        return self.mask_source() if self.mask_source is not None else None
+
+    @cached_property
+    def glance(self) -> Glance:
+        """The whole clip at low resolution: at most `budget.glance_frames` frames, evenly spread."""
+        shown = min(self.frames.count, self.budget.glance_frames)
+        indices = tuple(int(index) for index in np.linspace(0, self.frames.count - 1, shown).round())
+        frames = self.frames.read(indices, max_pixels=self.budget.glance_max_pixels)
+        return Glance(frames, indices, fps=self.frames.fps * shown / self.frames.count)
+
+    def close_up(self, indices: Sequence[int]) -> UInt8[np.ndarray, "frames height width 3"]:
+        """Chosen frames at up to `budget.close_up_max_pixels`."""
+        return self.frames.read(indices, max_pixels=self.budget.close_up_max_pixels)
+
+    def frame_at(self, time_s: float) -> int:
+        """Frame shown at a time; times outside the clip give the first or last frame."""
+        return int(np.clip(np.floor(time_s * self.frames.fps + 1e-6), 0, self.frames.count - 1))
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """One picked moment.
+
+    Attributes:
+        frame: 0-based index into the clip.
+        description: What System 2 is asked to find on that frame.
+        start_s: Start of the answered segment in seconds.
+        end_s: End of the answered segment in seconds.
+    """
+
+    frame: int
+    description: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class ParseReport:
+    """What was well-formed in a completion and what was not; model text is data, never an exception.
+
+    Attributes:
+        is_well_formed: The whole text is one think block, then one answer block, and the answer could be used.
+        objects: JSON objects found in the answer.
+        complete: Those with a valid start, end and description.
+        in_clip: Those whose segment lies within the clip with start <= end.
+        problem: Why nothing could be used; empty when something could.
+    """
+
+    is_well_formed: bool
+    objects: int = 0
+    complete: int = 0
+    in_clip: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """System 1's answer: where to look and what for, or that the target is not there.
+
+    Attributes:
+        keyframes: At most K, in time order, one per distinct frame.
+        is_absent: The completion says that the target is not in the clip; then there are no keyframes.
+        parse: What the parser made of the text.
+        repeats: Picks that named an already chosen frame and were dropped.
+    """
+
+    keyframes: tuple[Keyframe, ...]
+    is_absent: bool
+    parse: ParseReport
+    repeats: int = 0
+
+    @property
+    def is_unparsable(self) -> bool:
+        """True when the text gave neither a usable keyframe nor an absent answer."""
+        return not self.is_absent and not self.keyframes
+
+
+@dataclass(frozen=True)
+class FrameGrounding:
+    """What System 2 found on one keyframe.
+
+    Attributes:
+        frame: 0-based index into the clip.
+        boxes: (N, 4) xyxy, pixels of the original frame, half-open, best first; (0, 4) when nothing was found.
+        scores: (N,) confidence in 0..1.
+        masks: (N, H, W) when the grounder segments, else None.
+    """
+
+    frame: int
+    boxes: Float32[np.ndarray, "boxes 4"]
+    scores: Float32[np.ndarray, "boxes"]
+    masks: Bool[np.ndarray, "boxes height width"] | None = None
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """What System 2 found for a whole plan, one entry per keyframe, in the plan's order."""
+
+    keyframes: tuple[FrameGrounding, ...]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled completion and everything that System 2 made of it.
+
+    Attributes:
+        clip: The question.
+        index: Position in its group, 0..G-1.
+        text: The completion as text, without special tokens.
+        completion_ids: (L,) int64, the end-of-turn token included when it was sampled.
+        sampling_logprobs: (L,) float32, natural log, of the temperature-scaled, untruncated distribution.
+        is_truncated: The token limit cut the completion off.
+        plan: The parsed completion.
+        grounding: Boxes per keyframe; None when no reward or metric needs them.
+        masks: Masks on every frame, empty track for an absent plan; None when nothing needs them.
+    """
+
+    clip: Clip
+    index: int
+    text: str
+    completion_ids: Int[torch.Tensor, "tokens"]
+    sampling_logprobs: Float[torch.Tensor, "tokens"]
+    is_truncated: bool
+    plan: Plan
+    grounding: Grounding | None = None
+    masks: MaskTrack | None = None

@@ -2,105 +2,27 @@
 
 Everything here is data. Nothing runs a model, and nothing is read from disk before a field that needs it is asked
 for. Frame indices are 0-based into the clip; boxes are xyxy in pixels of the original frame, half-open
-(``x1 <= x < x2``); masks have the size of the original frame.
+(``x1 <= x < x2``); masks have the size of the original frame. `MaskTrack` lives in `datamodules.masks`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
-from pycocotools import mask as coco
+
+from datamodules.masks import MaskTrack
 
 SAMPLE_RATE = 16_000
 """Samples per second of every `Clip.audio`."""
 
 Task = Literal["refavs", "revos", "mevis", "refcocog", "video"]
-
-
-@dataclass(frozen=True)
-class MaskTrack:
-    """Masks of several objects over time, run-length encoded until asked for.
-
-    Attributes:
-        size: (height, width) of every mask, pixels of the original frame.
-        counts: Per frame, per object: COCO compressed run lengths, or None where the object is not visible.
-    """
-
-    size: tuple[int, int]
-    counts: tuple[tuple[bytes | None, ...], ...]
-
-    @classmethod
-    def from_dense(cls, masks: Bool[np.ndarray, "frames objects height width"]) -> MaskTrack:
-        """Encode boolean masks; a mask without a pixel becomes None."""
-        height, width = masks.shape[2:]
-        rows = []
-        for frame in masks:
-            encoded = coco.encode(np.asfortranarray(frame.transpose(1, 2, 0).astype(np.uint8))) if len(frame) else []
-            rows.append(tuple(rle["counts"] if mask.any() else None for rle, mask in zip(encoded, frame, strict=True)))
-        return cls((height, width), tuple(rows))
-
-    @classmethod
-    def empty(cls, frames: int, size: tuple[int, int]) -> MaskTrack:
-        """A track without any object: what an absent target looks like."""
-        return cls(size, ((),) * frames)
-
-    @property
-    def frames(self) -> int:
-        """Number of frames, T."""
-        return len(self.counts)
-
-    @property
-    def objects(self) -> int:
-        """Number of objects, O; 0 for an absent target."""
-        return len(self.counts[0]) if self.counts else 0
-
-    def dense(self, frames: Sequence[int] | None = None) -> Bool[np.ndarray, "frames objects height width"]:
-        """Decode all frames, or the given ones in the given order."""
-        chosen = range(self.frames) if frames is None else frames
-        out = np.zeros((len(chosen), self.objects, *self.size), dtype=bool)
-        for row, index in zip(out, chosen, strict=True):
-            for mask, counts in zip(row, self.counts[index], strict=True):
-                if counts is not None:
-                    mask[:] = coco.decode(self._rle(counts))
-        return out
-
-    def union(self, frames: Sequence[int] | None = None) -> Bool[np.ndarray, "frames height width"]:
-        """Pixels that belong to any object, per frame; all False where there is none."""
-        chosen = range(self.frames) if frames is None else frames
-        out = np.zeros((len(chosen), *self.size), dtype=bool)
-        for mask, index in zip(out, chosen, strict=True):
-            present = [self._rle(counts) for counts in self.counts[index] if counts is not None]
-            if present:
-                mask[:] = coco.decode(coco.merge(present))
-        return out
-
-    @cached_property
-    def areas(self) -> Int[np.ndarray, "frames objects"]:
-        """Visible pixels of every object on every frame."""
-        rows = [[0 if counts is None else int(coco.area(self._rle(counts))) for counts in row] for row in self.counts]
-        return np.array(rows, dtype=np.int64).reshape(self.frames, self.objects)
-
-    def boxes(self, frame: int) -> Float[np.ndarray, "visible 4"]:
-        """Tight boxes (xyxy, half-open) of the objects that are visible on a frame; shape (0, 4) if none is."""
-        present = [self._rle(counts) for counts in self.counts[frame] if counts is not None]
-        if not present:
-            return np.zeros((0, 4))
-        xywh = coco.toBbox(present)
-        return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-
-    def subset(self, frames: Sequence[int]) -> MaskTrack:
-        """The track of some frames only, in the given order."""
-        return replace(self, counts=tuple(self.counts[index] for index in frames))
-
-    def _rle(self, counts: bytes) -> dict[str, object]:
-        return {"size": list(self.size), "counts": counts}
 
 
 class Frames(ABC):
@@ -172,7 +94,8 @@ class Clip:
         id: Unique within its data set; what error messages and sampling noise are keyed by.
         task: Which benchmark's rules apply.
         split: The benchmark's own name of the split.
-        kind: Group that results are reported by (RefAVS: seen, unseen, null; ReVOS: referring, reasoning, non-existent).
+        kind: Group that results are reported by (RefAVS: seen, unseen, null; ReVOS: referring, reasoning,
+            non-existent).
         expression: The question, cleaned.
         frames: The video.
         budget: How much of it each system may look at.

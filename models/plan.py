@@ -87,12 +87,11 @@ def parse_plan(text: str, *, fps: float, frames: int, max_keyframes: int = 4) ->
 
 def render_answer(segments: Sequence[Segment], *, think: str = "") -> str:
     """Write a completion that `parse_plan` reads back; no segments means that the target is absent."""
+    records: list[dict[str, object]] = [{"absent": True}]
     if segments:
         records = [
             {"start_time": clock(s.start_s), "end_time": clock(s.end_s), "description": s.description} for s in segments
         ]
-    else:
-        records = [{"absent": True}]
     answer = ", ".join(json.dumps(record, ensure_ascii=False) for record in records)
     return f"<think>{think}</think><answer>{answer}</answer>"
 

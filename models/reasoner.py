@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 from datamodules.errors import ConfigError
 from datamodules.records import Clip
 from models.loading import find_weights
-from models.prompts import choose_template
+from models.processing import EncodedPrompt, Prompt, PromptBuilder
 
 _REQUIRED_FILES = (
     ("config.json",),
@@ -53,45 +53,6 @@ class LoRA:
     target_modules: str = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """One question as the processor made it, on one device.
-
-    Attributes:
-        clip_id: Which clip it asks about.
-        input_ids: Token ids with placeholders where sound and frames go.
-        features: Pixels, sound features and their grids, as the towers take them.
-        has_audio: Whether sound is interleaved with the frames.
-    """
-
-    clip_id: str
-    input_ids: Int[Tensor, "1 prompt"]
-    features: dict[str, Tensor]
-    has_audio: bool
-
-    def to(self, device: torch.device) -> Prompt:
-        """The same prompt on another device."""
-        features = {name: value.to(device) for name, value in self.features.items()}
-        return replace(self, input_ids=self.input_ids.to(device), features=features)
-
-
-@dataclass(frozen=True)
-class EncodedPrompt:
-    """A prompt after the towers: what the language model starts from.
-
-    Attributes:
-        clip_id: Which clip it asks about.
-        embeddings: Input embeddings, media included.
-        positions: M-RoPE positions (time, height, width).
-        next_position: Position of the first completion token, the same on all three axes.
-    """
-
-    clip_id: str
-    embeddings: Float[Tensor, "1 prompt hidden"]
-    positions: Int[Tensor, "3 1 prompt"]
-    next_position: int
-
-
 class Reasoner(nn.Module):
     """Watches the whole clip at low resolution and writes a plan.
 
@@ -110,7 +71,7 @@ class Reasoner(nn.Module):
         self,
         path: str = "weights/tiny/reasoner",
         *,
-        lora: LoRA = LoRA(),  # noqa: B008 (frozen, and the command line shows its fields)
+        lora: LoRA = LoRA(),
         adapter: str | None = None,
         template: str = "auto",
         max_keyframes: int = 4,
@@ -127,7 +88,7 @@ class Reasoner(nn.Module):
         self.dtype = dtype
         self.attention = attention
         self.gradient_checkpointing = gradient_checkpointing
-        self.processor: Any = None
+        self.builder: PromptBuilder
         self.model: Any = None
 
     def load(self) -> None:
@@ -139,21 +100,22 @@ class Reasoner(nn.Module):
         if self.model is not None:
             return
         folder = find_weights(self.path, flag="model.reasoner.path", required=_REQUIRED_FILES)
-        self.processor = Qwen2_5OmniProcessor.from_pretrained(folder)
+        processor = Qwen2_5OmniProcessor.from_pretrained(folder)
         base = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
             folder, dtype=getattr(torch, self.dtype), attn_implementation=self.attention
         )
-        self.attach(base)
+        self.attach(base, processor)
 
-    def attach(self, base: nn.Module) -> None:
-        """Freeze a thinker and put the adapter on it.
+    def attach(self, base: Any, processor: Any) -> None:  # noqa: ANN401 (transformers classes without useful types)
+        """Freeze a thinker, put the adapter on it, and take its processor.
 
         Raises:
             ConfigError: The adapter folder does not exist.
         """
+        self.builder = PromptBuilder(processor, base.config, template=self.template, max_keyframes=self.max_keyframes)
         base.requires_grad_(False)
         if self.gradient_checkpointing:
-            base.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            base.gradient_checkpointing_enable({"use_reentrant": False})
         if self.adapter is None:
             config = LoraConfig(
                 r=self.lora.r,
@@ -204,37 +166,20 @@ class Reasoner(nn.Module):
         """Tokens that end a completion; the sampled one is part of it and is trained."""
         ids = self.thinker.generation_config.eos_token_id
         found = ids if isinstance(ids, list) else [ids]
-        return tuple(dict.fromkeys([*[i for i in found if i is not None], self.processor.tokenizer.eos_token_id]))
+        return tuple(dict.fromkeys([*[i for i in found if i is not None], self.builder.tokenizer.eos_token_id]))
 
     @property
     def pad_id(self) -> int:
         """Token that fills rows; it is never attended to."""
-        return int(self.processor.tokenizer.pad_token_id)
+        return int(self.builder.tokenizer.pad_token_id)
 
     def decode(self, ids: Int[Tensor, "tokens"]) -> str:
         """Text of a completion without special tokens."""
-        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True))
+        return str(self.builder.tokenizer.decode(ids, skip_special_tokens=True))
 
     def prepare(self, clip: Clip) -> Prompt:
-        """Run the processor over a clip's glance and sound, on the CPU.
-
-        Frames and sound are interleaved in time as the released model was trained; a silent clip has frames only. The
-        pixel budget is the clip's: the processor only rounds to whole patches.
-        """
-        template = choose_template(self.template, clip)
-        question = template.render(clip, max_keyframes=self.max_keyframes)
-        content = [{"type": "video"}, {"type": "text", "text": question}]
-        glance, audio = clip.glance, clip.audio
-        inputs = self._process(
-            [{"role": "user", "content": content}],
-            template.system,
-            videos=[torch.from_numpy(glance.frames).permute(0, 3, 1, 2)],
-            videos_kwargs={"fps": glance.fps, "size": self._pixel_range(clip.budget.glance_max_pixels)},
-            **({} if audio is None else {"audio": [audio], "audio_from_video_indices": [0]}),
-            load_audio_from_video=audio is not None,
-        )
-        inputs.pop("attention_mask")
-        return Prompt(clip.id, inputs.pop("input_ids"), dict(inputs), has_audio=audio is not None)
+        """Turn a clip into model inputs, on the CPU; see `PromptBuilder.from_clip`."""
+        return self.builder.from_clip(clip)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Run the frozen towers over a prompt, once, and place their features among the token embeddings."""
@@ -283,41 +228,13 @@ class Reasoner(nn.Module):
         Returns:
             One text per image, without special tokens; no images give an empty list.
         """
-        if not images:
-            return []
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        conversation = [{"role": "user", "content": content}]
         answers = []
         for image in images:
-            inputs = self._process(conversation, "", images=[image])
-            inputs = {name: value.to(self.device) for name, value in inputs.items()}
+            inputs = {name: value.to(self.device) for name, value in self.builder.from_image(image, question).items()}
             prompt_length = inputs["input_ids"].shape[1]
             out = self.thinker.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
             answers.append(self.decode(out[0, prompt_length:]))
         return answers
-
-    def _process(self, conversation: list[dict[str, Any]], system: str, **media: Any) -> dict[str, Tensor]:  # noqa: ANN401
-        if system:
-            conversation = [{"role": "system", "content": [{"type": "text", "text": system}]}, *conversation]
-        text = self.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        config = self.thinker.config
-        return dict(
-            self.processor(
-                text=[text] if isinstance(text, str) else text,
-                return_tensors="pt",
-                position_id_per_seconds=config.position_id_per_seconds,
-                seconds_per_chunk=float(config.seconds_per_chunk),
-                **media,
-            )
-        )
-
-    def _pixel_range(self, max_pixels: int) -> dict[str, int]:
-        """Size setting for the processor: at least one merged patch, at most the budget.
-
-        The processor class has a default of its own that overrides the saved one and would enlarge small frames.
-        """
-        video = self.processor.video_processor
-        return {"shortest_edge": (video.patch_size * video.merge_size) ** 2, "longest_edge": max_pixels}
 
 
 def _place(

@@ -1,0 +1,122 @@
+"""From clips to model inputs: chat template, processor, media. Runs on the CPU and needs no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from datamodules.records import Clip
+from models.prompts import choose_template
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question as the processor made it, on one device.
+
+    Attributes:
+        clip_id: Which clip it asks about.
+        input_ids: Token ids with placeholders where sound and frames go.
+        features: Pixels, sound features and their grids, as the towers take them.
+        has_audio: Whether sound is interleaved with the frames.
+    """
+
+    clip_id: str
+    input_ids: Int[Tensor, "1 prompt"]
+    features: dict[str, Tensor]
+    has_audio: bool
+
+    def to(self, device: torch.device) -> Prompt:
+        """The same prompt on another device."""
+        features = {name: value.to(device) for name, value in self.features.items()}
+        return replace(self, input_ids=self.input_ids.to(device), features=features)
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt after the towers: what the language model starts from.
+
+    Attributes:
+        clip_id: Which clip it asks about.
+        embeddings: Input embeddings, media included.
+        positions: M-RoPE positions (time, height, width).
+        next_position: Position of the first completion token, the same on all three axes.
+    """
+
+    clip_id: str
+    embeddings: Float[Tensor, "1 prompt hidden"]
+    positions: Int[Tensor, "3 1 prompt"]
+    next_position: int
+
+
+class PromptBuilder:
+    """Asks a question about a clip in the form the thinker was trained with.
+
+    Args:
+        processor: A Qwen2_5OmniProcessor.
+        config: The thinker's configuration; how positions count time.
+        template: Name of the prompt template, or auto.
+        max_keyframes: Most moments that are asked for.
+    """
+
+    def __init__(self, processor: Any, config: Any, *, template: str = "auto", max_keyframes: int = 4) -> None:  # noqa: ANN401
+        self.processor = processor
+        self.template = template
+        self.max_keyframes = max_keyframes
+        self._timing = {
+            "position_id_per_seconds": config.position_id_per_seconds,
+            "seconds_per_chunk": float(config.seconds_per_chunk),
+        }
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401 (a transformers class without useful types)
+        """The processor's tokenizer."""
+        return self.processor.tokenizer
+
+    def from_clip(self, clip: Clip) -> Prompt:
+        """Ask a clip's own question about its glance and its sound.
+
+        Frames and sound are interleaved in time as the released model was trained; a silent clip has frames only. The
+        pixel budget is the clip's: the processor only rounds to whole patches.
+        """
+        template = choose_template(self.template, clip)
+        question = template.render(clip, max_keyframes=self.max_keyframes)
+        return self.from_question(clip, question, system=template.system)
+
+    def from_question(self, clip: Clip, question: str, *, system: str = "") -> Prompt:
+        """Ask anything about a clip's glance and its sound."""
+        glance, audio = clip.glance, clip.audio
+        inputs = self._process(
+            [{"type": "video"}, {"type": "text", "text": question}],
+            system,
+            videos=[torch.from_numpy(glance.frames).permute(0, 3, 1, 2)],
+            videos_kwargs={"fps": glance.fps, "size": self._pixel_range(clip.budget.glance_max_pixels)},
+            **({} if audio is None else {"audio": [audio], "audio_from_video_indices": [0]}),
+            load_audio_from_video=audio is not None,
+        )
+        inputs.pop("attention_mask")
+        return Prompt(clip.id, inputs.pop("input_ids"), inputs, has_audio=audio is not None)
+
+    def from_image(self, image: UInt8[np.ndarray, "height width 3"], question: str) -> dict[str, Tensor]:
+        """Ask about a single image; the inputs are those of the thinker's own generate."""
+        return self._process([{"type": "image"}, {"type": "text", "text": question}], "", images=[image])
+
+    def _process(self, content: list[dict[str, str]], system: str, **media: Any) -> dict[str, Tensor]:  # noqa: ANN401
+        conversation: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if system:
+            conversation.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+        text = self.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        text = [text] if isinstance(text, str) else text
+        return dict(self.processor(text=text, return_tensors="pt", **self._timing, **media))
+
+    def _pixel_range(self, max_pixels: int) -> dict[str, int]:
+        """Size setting for the processor: at least one merged patch, at most the budget.
+
+        The processor class has a default of its own that overrides the saved one and would enlarge small frames.
+        """
+        video = self.processor.video_processor
+        return {"shortest_edge": (video.patch_size * video.merge_size) ** 2, "longest_edge": max_pixels}

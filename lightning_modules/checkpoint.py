@@ -1,0 +1,60 @@
+"""Crash-safe checkpoint files.
+
+A checkpoint is written beside its target, flushed to the disk and renamed, so that the target name always holds either
+the old file or the new one, whatever happens in between. Lightning's own writer stages in the system's temporary
+folder instead: when that is another file system, the final move is a copy, and a killed run can leave an empty file.
+Reading is Lightning's: plain tensors and containers only (`weights_only`), unless the caller asks otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write beside the target, flush to disk, rename."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: object | None = None
+    ) -> None:
+        """Write a checkpoint so that no reader, and no later run, can ever meet a half-written one.
+
+        Args:
+            checkpoint: What Lightning collected: loops, optimizers, trainable weights, callbacks, loaders.
+            path: Local file to write; missing folders are made.
+            storage_options: Not supported; only there because the interface has it.
+
+        Raises:
+            TypeError: `storage_options` was given.
+        """
+        if storage_options is not None:
+            raise TypeError(
+                f"AtomicCheckpointIO writes local files only, but got storage_options={storage_options!r}. "
+                "Leave it out, or pass another CheckpointIO in `--trainer.plugins`."
+            )
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A fixed name, not one with a process id: what a killed run left behind is overwritten by the next save.
+        staged = target.with_name(f".{target.name}.partial")
+        with staged.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(target)
+        _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut; folders can only be opened for this on POSIX systems."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -104,6 +104,8 @@ class Clip:
         is_null: True when the benchmark says that the target is not there.
         audio_source: Reads the sound; None when the clip has no sound.
         mask_source: Reads the ground truth; None at predict time.
+        foreground_source: Reads the union of every annotated object of the video, which ReVOS robustness is measured
+            against; None where the benchmark has no such thing.
     """
 
     id: str
@@ -118,6 +120,7 @@ class Clip:
     is_null: bool = False
     audio_source: Callable[[], Float32[np.ndarray, "samples"] | None] | None = None
     mask_source: Callable[[], MaskTrack] | None = None
+    foreground_source: Callable[[], MaskTrack] | None = None
 
     @property
     def duration_s(self) -> float:
@@ -133,6 +136,11 @@ class Clip:
     def masks(self) -> MaskTrack | None:
         """Ground truth of the original size, or None when there is none to read (predict)."""
         return self.mask_source() if self.mask_source is not None else None
+
+    @cached_property
+    def foreground(self) -> MaskTrack | None:
+        """Everything annotated in the video as one object, or None when the benchmark does not say."""
+        return self.foreground_source() if self.foreground_source is not None else None
 
     @cached_property
     def glance(self) -> Glance:

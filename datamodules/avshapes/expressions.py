@@ -7,6 +7,7 @@ expressions are returned, one paraphrase each; the callers choose.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -97,6 +98,22 @@ def revos_expressions(scene: Scene, rng: np.random.Generator) -> list[Expression
     expressions += [_imply(fact, rng, "reasoning") for fact in looks + motion + size + plural]
     expressions += [_refer(fact, rng, "non-existent", stop=".") for fact in absent]
     return expressions + [_imply(fact, rng, "non-existent") for fact in absent]
+
+
+def choose_balanced(expressions: list[Expression], count: int, rng: np.random.Generator) -> list[Expression]:
+    """Choose at random, taking turns over the kinds of evidence, so that the many ways to name a look do not prevail.
+
+    Args:
+        expressions: What to choose from.
+        count: How many; fewer are returned when there are fewer.
+        rng: The random numbers.
+    """
+    groups: dict[str, list[Expression]] = {}
+    for index in rng.permutation(len(expressions)):
+        groups.setdefault(expressions[index].evidence, []).append(expressions[index])
+    order = [sorted(groups)[index] for index in rng.permutation(len(groups))]
+    turns = zip_longest(*(groups[evidence] for evidence in order))
+    return [expression for turn in turns for expression in turn if expression is not None][:count]
 
 
 def _refer(fact: Fact, rng: np.random.Generator, kind: Kind, *, stop: str) -> Expression:

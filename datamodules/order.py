@@ -1,0 +1,264 @@
+"""Which clips each process sees when, and loaders that resume exactly where a checkpoint was written.
+
+Every process follows the same order of global batches and takes its own part of each, so the prompts of a step do not
+depend on how many processes share them. An epoch's order depends on the seed and the epoch alone. A training loader's
+state counts what was handed to the trainer and not what workers had read ahead, and is the same in every process.
+
+The loaders wrap PyTorch's and are no `DataLoader` themselves, on purpose: Lightning would give a `DataLoader` a
+sampler of its own as soon as there are several processes, one that always shuffles and repeats clips.
+
+Lightning asks for an iterator before it says which epoch begins, and restores the state in between. The order is
+therefore fixed when the first batch is taken, not when the iterator is made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from datamodules.errors import ConfigError
+from datamodules.records import Clip
+from datamodules.serving import ClipSet, Place, Served
+
+_log = logging.getLogger(__name__)
+
+
+class OrderState(TypedDict):
+    """Where a training order stands.
+
+    Attributes:
+        epoch: 0-based.
+        used: Prompts of this epoch that were handed out, over all processes.
+        size: Prompts per epoch.
+        seed: Seed of the order.
+    """
+
+    epoch: int
+    used: int
+    size: int
+    seed: int
+
+
+class TrainOrder(Sampler[list[Place]]):
+    """A new permutation for every epoch, cut into global batches; an incomplete last batch is left out.
+
+    Attributes:
+        epoch: The epoch that comes next or is under way, 0-based.
+        used: Prompts of this epoch that were handed to the trainer, over all processes.
+    """
+
+    def __init__(self, size: int, *, batch_size: int, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:
+        """Fix the order.
+
+        Args:
+            size: Prompts per epoch.
+            batch_size: Prompts per step in this process.
+            rank: Number of this process, 0-based.
+            world_size: Number of processes.
+            seed: Non-negative; decides the permutations.
+
+        Raises:
+            ConfigError: There are too few prompts for one step.
+        """
+        self.size = size
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.epoch = 0
+        self.used = 0
+        if not len(self):
+            raise ConfigError(
+                f"data.prompts_per_step is {batch_size} on each of {world_size} processes, but the training set has"
+                f" only {size} prompts. Lower --data.prompts_per_step or raise --data.train_size."
+            )
+
+    @property
+    def step_size(self) -> int:
+        """Prompts per step over all processes."""
+        return self.batch_size * self.world_size
+
+    def __len__(self) -> int:
+        """Steps per epoch, those before a resume included."""
+        return self.size // self.step_size
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        """This process's part of each step that the epoch has left."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        for start in range(self.used, len(self) * self.step_size, self.step_size):
+            mine = order[start : start + self.step_size][self.rank :: self.world_size]
+            yield [Place(self.epoch, int(position)) for position in mine]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes; a new one begins at its start.
+
+        Args:
+            epoch: 0-based.
+        """
+        if epoch != self.epoch:
+            self.epoch, self.used = epoch, 0
+
+    def state_dict(self) -> OrderState:
+        """Where the order stands."""
+        return {"epoch": self.epoch, "used": self.used, "size": self.size, "seed": self.seed}
+
+    def load_state_dict(self, state: OrderState) -> None:
+        """Go on where another order stood, possibly on another number of processes.
+
+        Args:
+            state: From `state_dict`.
+
+        Raises:
+            ConfigError: The order is another one, or the place lies within one of the new steps.
+        """
+        if (state["size"], state["seed"]) != (self.size, self.seed):
+            raise ConfigError(
+                f"the checkpoint was written after {state['used']} of {state['size']} prompts in the order of seed"
+                f" {state['seed']}; now there are {self.size} prompts and the seed is {self.seed}. Restore the data"
+                " settings (--data.seed, --data.train_size, --data.null_fraction, --data.root) to resume, or start a"
+                " new run from the exported adapter."
+            )
+        if state["used"] % self.step_size:
+            raise ConfigError(
+                f"the checkpoint was written after {state['used']} prompts, which is no whole number of steps of"
+                f" {self.step_size} prompts (--data.prompts_per_step times the number of processes). Choose a"
+                " --data.prompts_per_step that divides it."
+            )
+        self.epoch, self.used = state["epoch"], state["used"]
+
+
+class EvalOrder(Sampler[list[Place]]):
+    """All clips once, in order, in blocks of consecutive clips that processes take in turn.
+
+    Every process gets the same number of batches, because each of them may involve all processes; a process for which
+    no block is left gets empty batches at the end. Nothing is repeated to fill up. Blocks are the same for any number
+    of processes, which matters where a score is defined per block of clips.
+    """
+
+    def __init__(self, size: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        """Fix the order.
+
+        Args:
+            size: Number of clips.
+            batch_size: Clips per block.
+            rank: Number of this process, 0-based.
+            world_size: Number of processes.
+        """
+        self.size = size
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        """Batches per process."""
+        return -(-self.size // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        """This process's blocks, empty ones at the end where there are too few."""
+        for turn in range(len(self)):
+            start = (turn * self.world_size + self.rank) * self.batch_size
+            yield [Place(0, position) for position in range(start, min(start + self.batch_size, self.size))]
+
+
+class ClipLoader:
+    """Batches of clips, read ahead by worker processes.
+
+    Attributes:
+        clips: What is served.
+        order: In which order.
+        skipped: How often each clip with a broken file was left out in this process, by clip id.
+    """
+
+    def __init__(self, clips: ClipSet, order: TrainOrder | EvalOrder, *, num_workers: int = 0) -> None:
+        """Join clips and order.
+
+        Args:
+            clips: What to serve.
+            order: In which order.
+            num_workers: Processes that read ahead; 0 reads in this process.
+        """
+        self.clips = clips
+        self.order = order
+        self.num_workers = num_workers
+        self.skipped: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        """Batches per epoch in this process."""
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[list[Clip]]:
+        """Serve an epoch; nothing happens before the first batch is taken."""
+        for served in self._loader():
+            yield [item.clip for item in self._reported(served) if item.clip is not None]
+
+    def _loader(self) -> DataLoader[Served]:
+        return DataLoader(
+            self.clips,
+            batch_sampler=self.order,
+            num_workers=self.num_workers,
+            collate_fn=list,
+            worker_init_fn=_use_one_thread,
+            # A generator of its own: otherwise each epoch draws from, and so changes, the global random state.
+            generator=torch.Generator(),
+        )
+
+    def _reported(self, served: list[Served]) -> list[Served]:
+        for clip_id, problem in (pair for item in served for pair in item.problems):
+            if clip_id not in self.skipped:
+                _log.warning("Left out, and will be whenever it comes up: %s", problem)
+            self.skipped[clip_id] += 1
+        return served
+
+
+class ResumableLoader(ClipLoader):
+    """A training loader whose place in the epoch is saved and restored; Lightning calls the two state methods.
+
+    Attributes:
+        sampler: The order, by the name under which Lightning looks for something to tell the epoch.
+    """
+
+    def __init__(self, clips: ClipSet, order: TrainOrder, *, num_workers: int = 0) -> None:
+        """Join clips and order.
+
+        Args:
+            clips: What to serve.
+            order: In which order; also keeps the place.
+            num_workers: Processes that read ahead; 0 reads in this process.
+        """
+        super().__init__(clips, order, num_workers=num_workers)
+        self.sampler = order
+
+    def __iter__(self) -> Iterator[list[Clip]]:
+        """Serve what the epoch has left; an epoch that is used up starts again."""
+        order = self.sampler
+        if order.used >= len(order) * order.step_size:
+            order.used = 0
+        for batch in super().__iter__():
+            order.used += order.step_size
+            yield batch
+
+    def state_dict(self) -> OrderState:
+        """Where the epoch stands."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: OrderState) -> None:
+        """Go on where another loader stood.
+
+        Args:
+            state: From `state_dict`.
+
+        Raises:
+            ConfigError: The state belongs to other data settings, or does not fall between two steps.
+        """
+        self.sampler.load_state_dict(state)
+
+
+def _use_one_thread(worker: int) -> None:
+    del worker
+    torch.set_num_threads(1)

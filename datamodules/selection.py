@@ -1,0 +1,67 @@
+"""Which prompts of a split are used: how many, and how many of them about targets that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from datamodules.errors import ConfigError
+
+
+def choose(
+    nulls: Sequence[bool],
+    *,
+    size: int | None,
+    null_fraction: float | None = None,
+    seed: int = 0,
+    repeats_nulls: bool = False,
+) -> tuple[int, ...]:
+    """Choose positions of a split.
+
+    With neither a size nor a share, everything is chosen. A share without a size keeps every prompt whose target is
+    there and adds as many null prompts as the share asks for. A size is an upper limit: prompts whose target is there
+    are never repeated, and when there are too few of them the null prompts shrink along, so that the share holds. A
+    larger size contains a smaller one.
+
+    Args:
+        nulls: For each position, whether its target is not there.
+        size: Most positions to choose; None sets no limit.
+        null_fraction: Share of null prompts in 0..1; None leaves the split's own mixture to chance. 1 chooses null
+            prompts only.
+        seed: Non-negative; decides what is chosen.
+        repeats_nulls: Choose null prompts more than once where there are too few of them; otherwise their share is
+            smaller then.
+
+    Returns:
+        Rising positions; repeated ones stand side by side.
+
+    Raises:
+        ConfigError: Null prompts were asked for and there are none.
+    """
+    rng = np.random.default_rng(seed)
+    if null_fraction is None:
+        order = rng.permutation(len(nulls))
+        return tuple(sorted(order[: len(nulls) if size is None else size].tolist()))
+    present = rng.permutation([index for index, is_null in enumerate(nulls) if not is_null]).astype(int)
+    absent = rng.permutation([index for index, is_null in enumerate(nulls) if is_null]).astype(int)
+    if null_fraction > 0 and not len(absent):
+        raise ConfigError(
+            f"data.null_fraction is {null_fraction}, but none of the {len(nulls)} prompts asks for something that is"
+            " not there. Set --data.null_fraction null."
+        )
+    kept, added = _shares(len(present), len(absent), size, null_fraction)
+    if repeats_nulls:
+        absent = np.resize(absent, added)
+    return tuple(sorted([*present[:kept].tolist(), *absent[:added].tolist()]))
+
+
+def _shares(present: int, absent: int, size: int | None, null_fraction: float) -> tuple[int, int]:
+    """How many prompts of each kind to take; the second number may exceed what is there."""
+    if null_fraction == 1:
+        return 0, absent if size is None else size
+    wanted = present if size is None else size - round(null_fraction * size)
+    kept = min(present, wanted)
+    if size is not None and kept == wanted:
+        return kept, size - kept
+    return kept, round(kept * null_fraction / (1 - null_fraction))

@@ -160,6 +160,21 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """One answered moment, as a completion writes it.
+
+    Attributes:
+        start_s: Start in seconds of the clip.
+        end_s: End in seconds of the clip.
+        description: What to look for.
+    """
+
+    start_s: float
+    end_s: float
+    description: str
+
+
+@dataclass(frozen=True)
 class Keyframe:
     """One picked moment.
 

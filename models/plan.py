@@ -15,9 +15,8 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from datamodules.records import Keyframe, ParseReport, Plan
+from datamodules.records import Keyframe, ParseReport, Plan, Segment
 
 MAX_CHARACTERS = 20_000
 """Text beyond this is not read; a plan of a few keyframes is far shorter."""
@@ -28,21 +27,6 @@ MAX_DESCRIPTION = 300
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _CLOCK = re.compile(r"(\d{1,3}):([0-5]?\d(?:\.\d{1,3})?)")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One answered moment.
-
-    Attributes:
-        start_s: Start in seconds of the clip.
-        end_s: End in seconds of the clip.
-        description: What to look for.
-    """
-
-    start_s: float
-    end_s: float
-    description: str
 
 
 def parse_plan(text: str, *, fps: float, frames: int, max_keyframes: int = 4) -> Plan:

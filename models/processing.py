@@ -101,17 +101,39 @@ class PromptBuilder:
         inputs.pop("attention_mask")
         return Prompt(clip.id, inputs.pop("input_ids"), inputs, has_audio=audio is not None)
 
+    def media_only(self, clip: Clip) -> Prompt:
+        """A clip's media up to the place where the question would stand, for rows that share it."""
+        prompt = self.from_question(clip, "")
+        end_id = self.tokenizer.convert_tokens_to_ids(self.processor.vision_eos_token)
+        last = int((prompt.input_ids[0] == end_id).nonzero()[-1])
+        return replace(prompt, input_ids=prompt.input_ids[:, : last + 1])
+
+    def turn_ids(self, question: str) -> list[int]:
+        """Tokens that follow the media when this is asked, up to where the answer begins."""
+        text = self._chat([{"type": "video"}, {"type": "text", "text": question}], "")
+        after_media = text.rpartition(self.processor.vision_eos_token)[2]
+        ids: list[int] = self.tokenizer(after_media, add_special_tokens=False).input_ids
+        return ids
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Tokens of an answer, the end of turn included."""
+        ids: list[int] = self.tokenizer(answer, add_special_tokens=False).input_ids
+        return [*ids, int(self.tokenizer.eos_token_id)]
+
     def from_image(self, image: UInt8[np.ndarray, "height width 3"], question: str) -> dict[str, Tensor]:
         """Ask about a single image; the inputs are those of the thinker's own generate."""
         return self._process([{"type": "image"}, {"type": "text", "text": question}], "", images=[image])
 
     def _process(self, content: list[dict[str, str]], system: str, **media: Any) -> dict[str, Tensor]:  # noqa: ANN401
+        text = [self._chat(content, system)]
+        return dict(self.processor(text=text, return_tensors="pt", **self._timing, **media))
+
+    def _chat(self, content: list[dict[str, str]], system: str) -> str:
         conversation: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if system:
             conversation.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         text = self.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        text = [text] if isinstance(text, str) else text
-        return dict(self.processor(text=text, return_tensors="pt", **self._timing, **media))
+        return str(text[0] if isinstance(text, list) else text)
 
     def _pixel_range(self, max_pixels: int) -> dict[str, int]:
         """Size setting for the processor: at least one merged patch, at most the budget.

@@ -42,9 +42,11 @@ class PromptTemplate:
 
     def render(self, clip: Clip, *, max_keyframes: int) -> str:
         """The user text for one clip; the duration is given in seconds."""
-        return self.question.format(
-            expression=clip.expression, duration=f"{clip.duration_s:.1f}", max_keyframes=max_keyframes
-        )
+        return self.fill(clip.expression, clip.duration_s, max_keyframes)
+
+    def fill(self, expression: str, duration_s: float, max_keyframes: int) -> str:
+        """The user text for any expression."""
+        return self.question.format(expression=expression, duration=f"{duration_s:.1f}", max_keyframes=max_keyframes)
 
 
 _TEMPLATES = (

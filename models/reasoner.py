@@ -58,7 +58,7 @@ class Reasoner(nn.Module):
 
     Args:
         path: Folder with model and processor, or a hub id such as Qwen/Qwen2.5-Omni-7B.
-        lora: The adapter to train.
+        lora: The adapter to train; None has none, for recipes that train the base itself.
         adapter: Folder of a trained PEFT adapter to start from; None starts from a fresh one, which changes nothing.
         template: Prompt template: refavs, revos, short, or auto for the one that fits the clip's task.
         max_keyframes: Most moments that are asked for and used.
@@ -71,7 +71,7 @@ class Reasoner(nn.Module):
         self,
         path: str = "weights/tiny/reasoner",
         *,
-        lora: LoRA = LoRA(),
+        lora: LoRA | None = LoRA(),
         adapter: str | None = None,
         template: str = "auto",
         max_keyframes: int = 4,
@@ -114,6 +114,9 @@ class Reasoner(nn.Module):
         """
         self.builder = PromptBuilder(processor, base.config, template=self.template, max_keyframes=self.max_keyframes)
         base.requires_grad_(False)
+        if self.lora is None:
+            self.model = base
+            return
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
         if self.adapter is None:
@@ -136,7 +139,7 @@ class Reasoner(nn.Module):
     @property
     def thinker(self) -> Any:  # noqa: ANN401 (a transformers class without useful types)
         """The Hugging Face model, adapter layers inside."""
-        return self.model.get_base_model()
+        return self.model if self.lora is None else self.model.get_base_model()
 
     @property
     def language_model(self) -> nn.Module:
@@ -183,35 +186,56 @@ class Reasoner(nn.Module):
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Run the frozen towers over a prompt, once, and place their features among the token embeddings."""
-        prompt = prompt.to(self.device)
-        model, features, ids = self.thinker.model, prompt.features, prompt.input_ids
         with torch.no_grad():
-            embeddings = model.get_input_embeddings()(ids)
-            if "pixel_values_videos" in features:
-                seen = model.get_video_features(
-                    features["pixel_values_videos"].to(embeddings.dtype), features["video_grid_thw"]
-                )
-                embeddings = _place(embeddings, ids == model.config.video_token_id, torch.cat(list(seen.pooler_output)))
-            if "input_features" in features:
-                heard = model.get_audio_features(
-                    features["input_features"].to(embeddings.dtype), features["feature_attention_mask"]
-                )
-                embeddings = _place(embeddings, ids == model.config.audio_token_id, heard.last_hidden_state)
-            positions, _ = model.get_rope_index(
-                ids,
-                None,
-                features.get("video_grid_thw"),
-                torch.ones_like(ids),
-                prompt.has_audio,
-                features["feature_attention_mask"].sum(-1) if prompt.has_audio else None,
-                features.get("video_second_per_grid"),
-            )
+            return self.encode_all([prompt])[0]
+
+    def encode_all(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+        """Encode several prompts with one call per tower; gradients flow into whatever is not frozen."""
+        prompts = [prompt.to(self.device) for prompt in prompts]
+        seen = self._run_tower(prompts, "pixel_values_videos", "video_grid_thw")
+        heard = self._run_tower(prompts, "input_features", "feature_attention_mask")
+        return [self._assemble(prompt, seen, heard) for prompt in prompts]
+
+    def _run_tower(self, prompts: Sequence[Prompt], values: str, layout: str) -> Iterator[Tensor]:
+        """Features of all prompts' frames, or of all their sounds, in order."""
+        with_media = [prompt.features for prompt in prompts if values in prompt.features]
+        if not with_media:
+            return iter(())
+        media = torch.cat([features[values] for features in with_media]).to(self.embed_tokens.weight.dtype)
+        shape = torch.cat([features[layout] for features in with_media])
+        if values == "pixel_values_videos":
+            return iter(self.thinker.model.get_video_features(media, shape).pooler_output)
+        features = self.thinker.model.get_audio_features(media, shape).last_hidden_state
+        lengths = [self._audio_tokens(int(mask.sum())) for mask in shape]
+        return iter(features.split(lengths))
+
+    @staticmethod
+    def _audio_tokens(frames: int) -> int:
+        """Sound tokens of a number of feature frames: a strided convolution, then pairwise pooling."""
+        return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+
+    def _assemble(self, prompt: Prompt, seen: Iterator[Tensor], heard: Iterator[Tensor]) -> EncodedPrompt:
+        model, features, ids = self.thinker.model, prompt.features, prompt.input_ids
+        embeddings = self.embed_tokens(ids)
+        if "pixel_values_videos" in features:
+            embeddings = _place(embeddings, ids == model.config.video_token_id, next(seen))
+        if "input_features" in features:
+            embeddings = _place(embeddings, ids == model.config.audio_token_id, next(heard))
+        positions, _ = model.get_rope_index(
+            ids,
+            None,
+            features.get("video_grid_thw"),
+            torch.ones_like(ids),
+            prompt.has_audio,
+            features["feature_attention_mask"].sum(-1) if prompt.has_audio else None,
+            features.get("video_second_per_grid"),
+        )
         return EncodedPrompt(prompt.clip_id, embeddings, positions.long(), int(positions.max()) + 1)
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """The base model inside the block: same weights, adapter off."""
-        with self.model.disable_adapter():
+        with contextlib.nullcontext() if self.lora is None else self.model.disable_adapter():
             yield
 
     @torch.no_grad()

@@ -1,0 +1,155 @@
+"""What the towers of a tiny reasoner are taught: which words fit each patch of picture and each moment of sound.
+
+Every visual token covers a cell of the frame over a pair of frames, every sound token a fifth of a second. Its labels
+are the words of what is there: color and shape of things in the picture; shape (by timbre), pitch and loudness of
+sounds. A recipe reads scenes directly; training and evaluation of policies never do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+from torch.utils.data import IterableDataset
+
+from datamodules.avshapes.render import render_frames
+from datamodules.avshapes.scene import COLORS, LOUDNESS, PITCHES, SHAPES, Scene, World, sample_scene
+from datamodules.avshapes.sound import render_audio
+
+PITCH_WORDS = ("deep", "low", "high", "shrill")
+"""Word of every pitch level, low to high."""
+
+LOUDNESS_WORDS = ("quiet", "medium", "loud")
+"""Word of every loudness level."""
+
+SEEN_WORDS = (*COLORS, *SHAPES)
+"""Words that describe a visual token."""
+
+HEARD_WORDS = (*SHAPES, *PITCH_WORDS, *LOUDNESS_WORDS)
+"""Words that describe a sound token."""
+
+_SURE = 0.35
+"""A cell that a thing covers at least this much is labeled with it."""
+_UNSURE = 0.08
+"""A cell that it covers less than this is not; what lies between is left out."""
+
+
+@dataclass(frozen=True)
+class PerceptionBatch:
+    """Pairs of frames and whole sounds with the words of every token.
+
+    Attributes:
+        frames: (B, 2, S, S, 3) RGB.
+        seen: (B, cells, words) True where a word of `SEEN_WORDS` fits the cell, row by row.
+        seen_known: (B, cells, words) False where a thing only grazes the cell.
+        sounds: (C, samples).
+        heard: (C, tokens, words) True where a word of `HEARD_WORDS` fits the moment.
+        heard_known: (C, tokens, words) False at the edges of a sound.
+    """
+
+    frames: UInt8[np.ndarray, "pairs 2 side side 3"]
+    seen: Bool[np.ndarray, "pairs cells words"]
+    seen_known: Bool[np.ndarray, "pairs cells words"]
+    sounds: Float32[np.ndarray, "clips samples"]
+    heard: Bool[np.ndarray, "clips tokens words"]
+    heard_known: Bool[np.ndarray, "clips tokens words"]
+
+
+class PerceptionStream(IterableDataset[PerceptionBatch]):
+    """Endless batches of freshly drawn scenes: variety per step matters more here than anything else.
+
+    Args:
+        seed: First part of every scene's key.
+        pairs: Frame pairs per batch, each from another scene.
+        clips: Sounds per batch.
+        side: Frame side in pixels.
+        cells: Visual tokens per frame side.
+        tokens: Sound tokens per clip.
+        steps: Batches until the stream ends.
+        world: The dials; shapes may repeat in every second scene whatever it says.
+    """
+
+    def __init__(
+        self, *, seed: int, pairs: int, clips: int, side: int, cells: int, tokens: int, steps: int, world: World
+    ) -> None:
+        self.seed, self.pairs, self.clips, self.side = seed, pairs, clips, side
+        self.cells, self.tokens, self.steps, self.world = cells, tokens, steps, world
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[PerceptionBatch]:
+        for step in range(self.steps):
+            yield self.draw(step)
+
+    def draw(self, step: int) -> PerceptionBatch:
+        """The batch of one step; the same for the same step."""
+        rng = np.random.default_rng((self.seed, step))
+        frames, seen, known = [], [], []
+        sounds, heard, heard_known = [], [], []
+        for index in range(self.pairs):
+            scene = sample_scene((self.seed, step, index), self.world)
+            first = 2 * int(rng.integers(self.world.frames // 2))
+            pair, masks = render_frames(scene, frames=[first, first + 1], size=self.side)
+            frames.append(pair)
+            words, sure = label_cells(scene, masks, self.cells)
+            seen.append(words)
+            known.append(sure)
+            if index < self.clips:
+                sounds.append(render_audio(scene))
+                words, sure = label_sounds(scene, self.tokens)
+                heard.append(words)
+                heard_known.append(sure)
+        return PerceptionBatch(
+            np.stack(frames),
+            np.stack(seen),
+            np.stack(known),
+            np.stack(sounds),
+            np.stack(heard),
+            np.stack(heard_known),
+        )
+
+
+def label_cells(
+    scene: Scene, masks: Bool[np.ndarray, "2 things side side"], cells: int
+) -> tuple[Bool[np.ndarray, "cells words"], Bool[np.ndarray, "cells words"]]:
+    """Words of every cell over a pair of frames, and which of them are certain."""
+    side = masks.shape[-1] // cells
+    share = masks.reshape(*masks.shape[:2], cells, side, cells, side).mean(axis=(3, 5)).max(axis=0)
+    share = share.reshape(len(scene.things), -1)
+    words = np.zeros((cells * cells, len(SEEN_WORDS)), dtype=bool)
+    unsure = np.zeros_like(words)
+    for thing, covered in zip(scene.things, share, strict=True):
+        fits = covered >= _SURE
+        if covered.max() >= _UNSURE:
+            fits[covered.argmax()] = True
+        for word in (thing.color, thing.shape):
+            column = SEEN_WORDS.index(word)
+            words[:, column] |= fits
+            unsure[:, column] |= ~fits & (covered >= _UNSURE)
+    return words, words | ~unsure
+
+
+def label_sounds(
+    scene: Scene, tokens: int
+) -> tuple[Bool[np.ndarray, "tokens words"], Bool[np.ndarray, "tokens words"]]:
+    """Words of every moment of sound, and which of them are certain."""
+    length_s = scene.world.duration_s / tokens
+    edges_s = np.arange(tokens + 1) * length_s
+    words = np.zeros((tokens, len(HEARD_WORDS)), dtype=bool)
+    known = np.ones_like(words)
+    for thing in scene.things:
+        if thing.sound is None:
+            continue
+        overlap = np.minimum(edges_s[1:], thing.sound.end_s) - np.maximum(edges_s[:-1], thing.sound.start_s)
+        names = (thing.shape, PITCH_WORDS[thing.sound.pitch], LOUDNESS_WORDS[thing.sound.loudness])
+        columns = [HEARD_WORDS.index(name) for name in names]
+        words[np.ix_(overlap >= length_s / 2, columns)] = True
+        known[(overlap > 0.1 * length_s) & (overlap < 0.5 * length_s)] = False
+    return words, known
+
+
+if len(PITCH_WORDS) != len(PITCHES) or len(LOUDNESS_WORDS) != len(LOUDNESS):
+    raise RuntimeError("every pitch and loudness level needs a word")

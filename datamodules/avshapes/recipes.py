@@ -1,0 +1,116 @@
+"""Data modules of the recipes that make the tiny reasoner: freshly drawn scenes, no files."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import lightning as L
+from torch.utils.data import DataLoader, IterableDataset
+
+from datamodules.avshapes.lesson_stream import LessonStream
+from datamodules.avshapes.perception import PerceptionBatch, PerceptionStream
+from datamodules.avshapes.world import World
+from datamodules.lessons import Lesson
+
+_Batch = TypeVar("_Batch")
+
+_HELD_OUT = 1_000_003
+"""Added to the seed of what is held out, so that no scene is drawn for both."""
+
+
+class PerceptionData(L.LightningDataModule):
+    """Labeled pictures and sounds for `PerceptionModule`.
+
+    Args:
+        steps: Training batches.
+        pairs: Frame pairs per batch, each from another scene.
+        clips: Sounds per batch.
+        val_pairs: Held-out frame pairs; half as many sounds.
+        side: Frame side in pixels.
+        cells: Visual tokens per frame side.
+        tokens: Sound tokens per clip.
+        seed: Of the scenes.
+    """
+
+    def __init__(
+        self,
+        steps: int = 1000,
+        *,
+        pairs: int = 60,
+        clips: int = 12,
+        val_pairs: int = 200,
+        side: int = 112,
+        cells: int = 4,
+        tokens: int = 50,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        grid = {"side": side, "cells": cells, "tokens": tokens, "world": World()}
+        self.train = PerceptionStream(seed=seed, pairs=pairs, clips=clips, steps=steps, **grid)  # type: ignore[arg-type]
+        self.held_out = PerceptionStream(
+            seed=seed + _HELD_OUT,
+            pairs=val_pairs,
+            clips=val_pairs // 2,
+            steps=1,
+            **grid,  # type: ignore[arg-type]
+        )
+
+    def train_dataloader(self) -> DataLoader[PerceptionBatch]:
+        """Fresh scenes."""
+        return _as_is(self.train)
+
+    def val_dataloader(self) -> DataLoader[PerceptionBatch]:
+        """The same held-out scenes every time."""
+        return _as_is(self.held_out)
+
+
+class LessonData(L.LightningDataModule):
+    """Lessons for `SFTModule`.
+
+    Args:
+        steps: Training batches.
+        clips: Clips per batch.
+        expressions: Expressions per clip that are asked about.
+        demonstrations: Of these, how many are answered in the answer form.
+        world_questions: Plain questions per clip, at most.
+        null_share: Share of the expressions whose target is not there.
+        val_steps: Held-out batches.
+        seed: Of the scenes.
+    """
+
+    def __init__(
+        self,
+        steps: int = 1000,
+        *,
+        clips: int = 8,
+        expressions: int = 5,
+        demonstrations: int = 1,
+        world_questions: int = 12,
+        null_share: float = 0.4,
+        val_steps: int = 10,
+        seed: int = 2,
+    ) -> None:
+        super().__init__()
+        asked = {
+            "clips": clips,
+            "expressions": expressions,
+            "demonstrations": demonstrations,
+            "world_questions": world_questions,
+            "null_share": null_share,
+            "world": World(),
+        }
+        self.train = LessonStream(seed=seed, steps=steps, **asked)  # type: ignore[arg-type]
+        self.held_out = LessonStream(seed=seed + _HELD_OUT, steps=val_steps, **asked)  # type: ignore[arg-type]
+
+    def train_dataloader(self) -> DataLoader[list[Lesson]]:
+        """Fresh scenes."""
+        return _as_is(self.train)
+
+    def val_dataloader(self) -> DataLoader[list[Lesson]]:
+        """The same held-out scenes every time."""
+        return _as_is(self.held_out)
+
+
+def _as_is(stream: IterableDataset[_Batch]) -> DataLoader[_Batch]:
+    """A loader that hands over whole batches as the stream makes them."""
+    return DataLoader(stream, batch_size=None, collate_fn=None)

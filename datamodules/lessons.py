@@ -1,0 +1,80 @@
+"""Records of supervised training: a clip with questions about it and the right answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamodules.records import Clip, Segment
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question about a clip with its right answer.
+
+    Attributes:
+        question: User text after the media.
+        answer: Assistant text.
+        evidence: What it takes to answer; scores are grouped by it.
+    """
+
+    question: str
+    answer: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One answer to the task itself, before it is put into the answer form.
+
+    Attributes:
+        expression: What is asked for.
+        thought: Text of the think block.
+        segments: The answered moments; () says that the target is absent.
+    """
+
+    expression: str
+    thought: str
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Everything that is taught about one clip at once.
+
+    Attributes:
+        clip: The video and its sound.
+        turns: Plain questions and answers.
+        demonstrations: Answers to the task.
+    """
+
+    clip: Clip
+    turns: tuple[Turn, ...]
+    demonstrations: tuple[Demonstration, ...]
+
+
+def lesson_from_labels(clip: Clip, keyframes: int) -> Lesson:
+    """The supervised target that a benchmark's own labels give.
+
+    The picked frames have the greatest visible area, one from each of `keyframes` equal parts of the frames that show
+    the target; the description is the expression. A null clip is answered as absent.
+
+    Args:
+        clip: A clip with ground truth.
+        keyframes: Most moments.
+
+    Raises:
+        ValueError: The clip has no ground truth.
+    """
+    if clip.masks is None:
+        raise ValueError(f"{clip.id} has no masks to learn from; supervised training needs a labeled split")
+    area = clip.masks.areas.sum(axis=1)
+    visible = np.flatnonzero(area)
+    if clip.is_null or not len(visible):
+        return Lesson(clip, (), (Demonstration(clip.expression, "it is not there", ()),))
+    parts = np.array_split(visible, min(keyframes, len(visible)))
+    picked = [int(part[area[part].argmax()]) for part in parts]
+    fps = clip.frames.fps
+    segments = tuple(Segment(frame / fps, (frame + 1) / fps, clip.expression) for frame in picked)
+    return Lesson(clip, (), (Demonstration(clip.expression, clip.expression, segments),))

@@ -1,0 +1,156 @@
+"""Supervised fine-tuning: the warm start of the tiny reasoner, and the supervised baseline on any benchmark.
+
+A batch is a list of lessons (questions with right answers) or of labeled clips, whose answers are then made of what
+the benchmark labels: the frames with the greatest visible area, spread over the clip, and the expression itself as the
+description. The description that a person would give is never used.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datamodules.lessons import Lesson, lesson_from_labels
+from datamodules.records import Clip
+from models.plan import render_answer
+from models.prompts import choose_template
+from models.reasoner import Reasoner
+from models.rows import Rows, TurnIds, answer_logits, pack_rows
+
+
+class SFTModule(L.LightningModule):
+    """Teaches a reasoner to give the right answers.
+
+    Args:
+        reasoner: What is trained.
+        train: "adapter" trains the LoRA adapter, "language" the language model itself, "all" the towers as well.
+        learning_rate: Peak learning rate of AdamW; warmed up, held, then decayed linearly to 3 %.
+        tower_learning_rate: The same for the towers; 0 keeps them frozen.
+        steps: Optimizer steps of the schedule.
+        decay_share: Share of the steps, at the end, over which the rate decays.
+        weight_decay: Of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        keyframes: Moments per answer that is made of labels.
+        output: Folder for the trained model and its processor; None writes none.
+    """
+
+    def __init__(
+        self,
+        reasoner: Reasoner,
+        *,
+        train: Literal["adapter", "language", "all"] = "adapter",
+        learning_rate: float = 3e-4,
+        tower_learning_rate: float = 0.0,
+        steps: int = 1000,
+        decay_share: float = 0.5,
+        weight_decay: float = 0.02,
+        max_grad_norm: float = 1.0,
+        keyframes: int = 4,
+        output: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.reasoner = reasoner
+        self.train_what = train
+        self.learning_rate = learning_rate
+        self.tower_learning_rate = tower_learning_rate
+        self.steps = steps
+        self.decay_share = decay_share
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.keyframes = keyframes
+        self.output = output
+        self._scores: dict[str, list[float]] = defaultdict(list)
+
+    def configure_model(self) -> None:
+        """Load the weights and decide what is trained."""
+        self.reasoner.load()
+        if self.train_what == "adapter":
+            return
+        self.reasoner.thinker.requires_grad_(self.train_what == "all")
+        self.reasoner.language_model.requires_grad_(True)
+        self.reasoner.lm_head.requires_grad_(True)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Leave records alone: their tensors move where they are used."""
+        return batch
+
+    def training_step(self, batch: Sequence[Lesson | Clip], _: int) -> Tensor:
+        """Mean cross-entropy of the answers' tokens."""
+        rows, _turns = self.pack(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train_what != "adapter"):
+            logits = answer_logits(self.reasoner, rows)
+        loss = F.cross_entropy(logits.float(), rows.labels[rows.labels != -100])
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Sequence[Lesson | Clip], _: int) -> None:
+        """Collect, per kind of evidence, the share of answers that are right word for word (teacher-forced)."""
+        rows, evidence = self.pack(batch)
+        right = answer_logits(self.reasoner, rows).argmax(-1) == rows.labels[rows.labels != -100]
+        place = torch.nonzero(rows.labels != -100)
+        owner = rows.turns[place[:, 0], place[:, 1]]
+        for row, names in enumerate(evidence):
+            for number, name in enumerate(names):
+                tokens = right[(place[:, 0] == row) & (owner == number)]
+                self._scores[name].append(float(tokens.all()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the shares."""
+        self.log_dict({f"val/exact/{name}": sum(v) / len(v) for name, v in sorted(self._scores.items())})
+        self._scores.clear()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with a lower rate for the towers."""
+        towers, rest = [], []
+        for name, parameter in self.reasoner.named_parameters():
+            if parameter.requires_grad:
+                (towers if ".visual." in name or ".audio_tower." in name else rest).append(parameter)
+        groups = [{"params": rest, "lr": self.learning_rate}]
+        if towers:
+            groups.append({"params": towers, "lr": self.tower_learning_rate})
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_end(self) -> None:
+        """Save model and processor side by side."""
+        if self.output is not None and self.trainer.is_global_zero:
+            folder = Path(self.output)
+            self.reasoner.thinker.save_pretrained(folder)
+            self.reasoner.builder.processor.save_pretrained(folder)
+
+    def pack(self, batch: Sequence[Lesson | Clip]) -> tuple[Rows, list[list[str]]]:
+        """Rows of a batch, and the evidence of every turn."""
+        lessons = [lesson_from_labels(item, self.keyframes) if isinstance(item, Clip) else item for item in batch]
+        builder = self.reasoner.builder
+        prompts = [builder.media_only(lesson.clip) for lesson in lessons]
+        trains_towers = self.train_what == "all" and self.training
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=trains_towers),
+            torch.set_grad_enabled(trains_towers),
+        ):
+            media = self.reasoner.encode_all(prompts)
+        turns, evidence = [], []
+        for lesson in lessons:
+            asked = [TurnIds(builder.turn_ids(t.question), builder.answer_ids(t.answer)) for t in lesson.turns]
+            template = choose_template(builder.template, lesson.clip)
+            for shown in lesson.demonstrations:
+                question = template.fill(shown.expression, lesson.clip.duration_s, builder.max_keyframes)
+                answer = render_answer(shown.segments, think=shown.thought)
+                asked.append(TurnIds(builder.turn_ids(question), builder.answer_ids(answer)))
+            turns.append(asked)
+            evidence.append([t.evidence for t in lesson.turns] + ["demonstration"] * len(lesson.demonstrations))
+        return pack_rows(self.reasoner, media, turns), evidence
+
+    def _rate(self, step: int) -> float:
+        """Factor of the learning rate: warm-up over 5 % (at most 100 steps), plateau, linear decay to 3 %."""
+        warm = min(100, max(1, self.steps // 20))
+        left = (self.steps - step) / max(1.0, self.decay_share * self.steps)
+        return max(0.03, min(1.0, (step + 1) / warm, left))

@@ -6,7 +6,7 @@ margin that can be heard or seen, and a sound names a thing only where no other 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from datamodules.avshapes.outlines import UNIT_AREA
@@ -180,7 +180,7 @@ def _alone(scene: Scene, thing: Thing, trait: Callable[[Thing], str]) -> bool:
     return sum(trait(other) == trait(thing) for other in scene.things) == 1
 
 
-def _greatest(values: dict[int, float], margin: float) -> int | None:
+def _greatest(values: Mapping[int, float | int], margin: float | int) -> int | None:
     """The index whose value beats every other by the margin; None if there is none."""
     ranked = sorted(values, key=lambda index: values[index], reverse=True)
     return ranked[0] if values[ranked[0]] - values[ranked[1]] >= margin else None

@@ -13,7 +13,7 @@ RATE = 16_000
 def solo(scene: Scene, shape: str, pitch: int, loudness: int = 2) -> np.ndarray:
     """Two seconds of one sound."""
     thing = Thing(
-        shape, "red", (0.1,) * 10, ((0.5, 0.5),) * 10, "stay", moves=False, sound=Sound(1, 3, pitch, loudness)
+        shape, "red", (0.1,) * 10, ((0.5, 0.5),) * 10, "stay", moves=False, sound=Sound(1.0, 3.0, pitch, loudness)
     )
     return render_audio(replace(scene, things=(thing,)))[RATE : 3 * RATE]
 

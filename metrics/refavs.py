@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from metrics.arrays import MaskLike
@@ -77,9 +77,10 @@ def refavs_f(logits: Float[Tensor, "frames 1 height width"], target: Shaped[Tens
     kept = present.any(dim=1)
     if not kept.any():
         return 0.0
-    probability, present = torch.sigmoid(found[kept]), present[kept]
-    predicted = _reaching(probability, torch.ones_like(present))
-    hits = _reaching(probability, present)
+    present = present[kept]
+    met = _thresholds_met(torch.sigmoid(found[kept]))
+    predicted = _reaching(met, torch.ones_like(present))
+    hits = _reaching(met, present)
     precision = hits / (predicted + 1e-20)
     recall = hits / (present.sum(dim=1, keepdim=True) + 1e-20)
     scores = (1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)
@@ -139,13 +140,18 @@ def _frames(
     return logits.float().flatten(start_dim=1), target.flatten(start_dim=1)
 
 
-def _reaching(
-    probability: Float32[Tensor, "frames pixels"], counted: Shaped[Tensor, "frames pixels"]
-) -> Float[Tensor, "frames thresholds"]:
-    """How many counted pixels reach each threshold."""
+def _thresholds_met(probability: Float32[Tensor, "frames pixels"]) -> Int64[Tensor, "frames pixels"]:
+    """How many of the thresholds each pixel reaches."""
     # In single precision 1 - 1e-10 is 1: the last threshold is met by saturated pixels only.
     thresholds = torch.linspace(0, 1 - 1e-10, THRESHOLDS, device=probability.device)
-    met = torch.searchsorted(thresholds, probability, right=True)
-    exactly = torch.zeros(len(probability), THRESHOLDS + 1, dtype=torch.float64, device=probability.device)
-    exactly.scatter_add_(1, met, counted.double())
-    return exactly.flip(1).cumsum(dim=1).flip(1)[:, 1:]
+    return torch.searchsorted(thresholds, probability, right=True)
+
+
+def _reaching(
+    met: Int64[Tensor, "frames pixels"], counted: Bool[Tensor, "frames pixels"]
+) -> Float64[Tensor, "frames thresholds"]:
+    """How many counted pixels reach each threshold."""
+    exactly = torch.stack(
+        [row[kept].bincount(minlength=THRESHOLDS + 1) for row, kept in zip(met, counted, strict=True)]
+    )
+    return exactly.double().flip(1).cumsum(dim=1).flip(1)[:, 1:]

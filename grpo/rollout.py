@@ -99,7 +99,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 def _prefill(reasoner: Reasoner, encoded: EncodedPrompt) -> tuple[DynamicCache, Float[Tensor, "1 vocab"]]:
     """Keys and values of the prompt, and the logits of the first completion token."""
-    cache = DynamicCache(config=reasoner.language_model.config)
+    cache = DynamicCache(config=reasoner.thinker.config.get_text_config())
     hidden = reasoner.language_model(
         inputs_embeds=encoded.embeddings, position_ids=encoded.positions, past_key_values=cache, use_cache=True
     ).last_hidden_state

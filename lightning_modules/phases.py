@@ -1,0 +1,51 @@
+"""Which part of a step is running, and how long each took.
+
+A step of GRPO spends its time in parts that have little in common, and a person who waits wants to know in which one.
+Clocks are read between the parts without waiting for the device; each part ends by reading a result from it, which
+comes to the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+IDLE = "idle"
+"""Name of the time between steps."""
+
+
+class PhaseClock:
+    """Names the running part and adds up seconds.
+
+    Attributes:
+        current: The running part: "rollout", "System 2", "rewards", "update", or "idle".
+        listeners: Called with the new name at every change, such as by a progress bar.
+    """
+
+    def __init__(self) -> None:
+        self.current = IDLE
+        self.listeners: list[Callable[[str], None]] = []
+        self._seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Run the block as this part; time spent in it adds to earlier visits since the last `lap`."""
+        before, start = self.current, time.perf_counter()
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+            self._enter(before)
+
+    def lap(self) -> dict[str, float]:
+        """Seconds per part since the last call, by log key: "time/rollout_s", "time/system_2_s" and so on."""
+        lap = {f"time/{name.lower().replace(' ', '_')}_s": seconds for name, seconds in self._seconds.items()}
+        self._seconds = {}
+        return lap
+
+    def _enter(self, name: str) -> None:
+        self.current = name
+        for listener in self.listeners:
+            listener(name)

@@ -23,9 +23,9 @@ from jaxtyping import Float32
 from datamodules.audio import read_audio
 from datamodules.clean import clean_expression, is_useless
 from datamodules.masks import MaskTrack
-from datamodules.media import FolderFrames, read_mask_track, unreadable
+from datamodules.media import FolderFrames, read_mask_track, spread, unreadable
 from datamodules.reader import ClipReader
-from datamodules.records import SAMPLE_RATE, Clip, FrameBudget, Frames
+from datamodules.records import SAMPLE_RATE, Clip, FrameBudget
 from datamodules.tree import Tree
 
 SPLITS = ("train", "val", "test_s", "test_u", "test_n")
@@ -144,6 +144,7 @@ class RefAVS(ClipReader):
         split: str,
         fps: float = 1.0,
         frame_count: int = FRAME_COUNT,
+        clip_frames: int | None = None,
         budget: FrameBudget | None = None,
     ) -> None:
         """Read the table; no media is opened.
@@ -154,6 +155,7 @@ class RefAVS(ClipReader):
                 left out.
             fps: Frames per second that the stored frames stand for.
             frame_count: Frames stored per clip.
+            clip_frames: Most frames of a clip, spread evenly, the pace lowered to match; None serves every frame.
             budget: How much of a clip each system may look at; None takes the defaults.
 
         Raises:
@@ -167,6 +169,7 @@ class RefAVS(ClipReader):
         self.rows = tuple(row for row in read_table(self.base) if row.split == split and _is_asked(row))
         self._fps = fps
         self._frame_count = frame_count
+        self._kept = spread(frame_count, clip_frames)
         self._budget = budget or FrameBudget()
 
     @cached_property
@@ -184,8 +187,8 @@ class RefAVS(ClipReader):
         row = self.rows[index]
         clip_id = f"refavs/{row.split}/{row.number}:{row.uid}"
         folder = self.base / "media" / row.folder
-        files = [folder / "frames" / f"{frame}.jpg" for frame in range(self._frame_count)]
-        frames = FolderFrames(files, fps=self._fps, clip_id=clip_id)
+        files = [folder / "frames" / f"{frame}.jpg" for frame in self._kept]
+        frames = FolderFrames(files, fps=self._fps * len(files) / self._frame_count, clip_id=clip_id)
         return Clip(
             id=clip_id,
             task="refavs",
@@ -197,8 +200,8 @@ class RefAVS(ClipReader):
             video=row.folder,
             expression_id=f"{row.number:05d}_{row.name}",
             is_null=row.is_null,
-            audio_source=partial(_read_sound, self.base, row, frames, clip_id),
-            mask_source=partial(_read_masks, self.base, row, frames, clip_id),
+            audio_source=partial(_read_sound, self.base, row, frames),
+            mask_source=partial(_read_masks, self.base, row, frames, self._kept),
         )
 
 
@@ -206,25 +209,25 @@ def _is_asked(row: Row) -> bool:
     return row.split != "train" or not is_useless(clean_expression(row.text))
 
 
-def _read_sound(base: Path, row: Row, frames: Frames, clip_id: str) -> Float32[np.ndarray, "samples"] | None:
+def _read_sound(base: Path, row: Row, frames: FolderFrames) -> Float32[np.ndarray, "samples"] | None:
     places = [base / media / row.folder / "audio.wav" for media in ("media", "media_cross")]
     found = next((path for path in places if path.is_file()), None)
     if found is not None:
-        return read_audio(found, clip_id=clip_id)
+        return read_audio(found, clip_id=frames.clip_id)
     if row.folder.startswith(MUTED):
         # Silence, not "no sound": the prompt must have the same form as the others, or its form is the answer.
         return np.zeros(round(SAMPLE_RATE * frames.count / frames.fps), dtype=np.float32)
     # The sound of the raw clip would change the question, so it is never taken instead.
-    raise unreadable("sound", places[0], clip_id, f"{places[1]} is not there either")
+    raise unreadable("sound", places[0], frames.clip_id, f"{places[1]} is not there either")
 
 
-def _read_masks(base: Path, row: Row, frames: Frames, clip_id: str) -> MaskTrack:
+def _read_masks(base: Path, row: Row, frames: FolderFrames, kept: Sequence[int]) -> MaskTrack:
     if row.is_null:
         # Never gt_mask/<vid>/fid_0: most raw clips have a real object 0, and its masks are not empty.
         return MaskTrack.empty(frames.count, frames.size)
     folder = base / "gt_mask" / row.folder / f"fid_{row.fid}"
-    files = [folder / f"{frame:05d}.png" for frame in range(frames.count)]
-    return read_mask_track(files, frames.size, clip_id=clip_id)
+    files = [folder / f"{frame:05d}.png" for frame in kept]
+    return read_mask_track(files, frames.size, clip_id=frames.clip_id)
 
 
 @dataclass(frozen=True)

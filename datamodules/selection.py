@@ -16,6 +16,7 @@ def choose(
     null_fraction: float | None = None,
     seed: int = 0,
     repeats_nulls: bool = False,
+    setting: str = "data.null_fraction",
 ) -> tuple[int, ...]:
     """Choose positions of a split.
 
@@ -32,6 +33,7 @@ def choose(
         seed: Non-negative; decides what is chosen.
         repeats_nulls: Choose null prompts more than once where there are too few of them; otherwise their share is
             smaller then.
+        setting: What error messages call the share.
 
     Returns:
         Rising positions; repeated ones stand side by side.
@@ -47,8 +49,8 @@ def choose(
     absent = rng.permutation([index for index, is_null in enumerate(nulls) if is_null]).astype(int)
     if null_fraction > 0 and not len(absent):
         raise ConfigError(
-            f"data.null_fraction is {null_fraction}, but none of the {len(nulls)} prompts asks for something that is"
-            " not there. Set --data.null_fraction null."
+            f"{setting} is {null_fraction}, but none of the {len(nulls)} prompts asks for something that is not there."
+            f" Set --{setting} null."
         )
     kept, added = _shares(len(present), len(absent), size, null_fraction)
     if repeats_nulls:

@@ -21,6 +21,7 @@ from datamodules.audio import read_audio
 from datamodules.clean import clean_expression
 from datamodules.errors import MediaError
 from datamodules.media import fit_size, spread, unreadable
+from datamodules.reader import ClipReader
 from datamodules.records import Clip, FrameBudget, Frames
 
 _Result = TypeVar("_Result")
@@ -144,6 +145,32 @@ def video_clip(
         expression_id="0",
         audio_source=partial(read_audio, path, clip_id=clip_id),
     )
+
+
+class SingleClip(ClipReader):
+    """One clip, as a reader."""
+
+    def __init__(self, clip: Clip) -> None:
+        """Keep the clip.
+
+        Args:
+            clip: The clip.
+        """
+        self._only = clip
+
+    @property
+    def nulls(self) -> tuple[bool, ...]:
+        """Whether the target of the clip is known to be absent."""
+        return (self._only.is_null,)
+
+    def clip(self, index: int, *, visit: int = 0) -> Clip:
+        """The clip, whatever the visit.
+
+        Args:
+            index: 0.
+            visit: Not used.
+        """
+        return (self._only,)[index]
 
 
 def _decode(path: Path, clip_id: str, use: Callable[[VideoReader], _Result], **resize: int) -> _Result:

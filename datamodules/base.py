@@ -1,0 +1,296 @@
+"""What all data modules share: settings, where the data is, and loaders for every stage.
+
+A batch is a list of `Clip`: nothing is padded, stacked or moved to a device here. Subclasses say how one benchmark is
+checked and read. Evaluation loaders serve every chosen clip once; with several processes a process may be handed an
+empty list at the end, so that all of them take the same number of batches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+
+from datamodules.avshapes.make import ensure_avshapes
+from datamodules.errors import ConfigError
+from datamodules.layout import LayoutReport
+from datamodules.order import ClipLoader, EvalOrder, ResumableLoader, TrainOrder
+from datamodules.reader import ClipReader
+from datamodules.records import Clip, FrameBudget, Task
+from datamodules.selection import choose
+from datamodules.serving import ClipSet, OnBadSample, read_ahead
+from datamodules.settings import check_settings
+from datamodules.video import SingleClip, video_clip
+
+Stage = Literal["train", "val", "test"]
+
+AVSHAPES = "avshapes"
+"""The root that stands for the generated benchmark."""
+
+
+class ClipDataModule(L.LightningDataModule, ABC):
+    """Clips of one benchmark for training, validation and every test split, and any video file for prediction.
+
+    Attributes:
+        task: Which benchmark's rules apply to the clips.
+        benchmark_splits: Test splits of the benchmark, in the order in which they are reported.
+        train_split: The benchmark's split that training draws from.
+        val_split: The benchmark's split that validation draws from.
+        prefetch: Called on every clip where it is read, in a worker if there are any; replace it before the loaders
+            are made to read ahead more or less.
+    """
+
+    task: ClassVar[Task]
+    benchmark_splits: ClassVar[tuple[str, ...]]
+    train_split: str = "train"
+    val_split: str = "val"
+
+    def __init__(
+        self,
+        root: str = AVSHAPES,
+        *,
+        train_size: int | None = None,
+        val_size: int | None = 64,
+        test_size: int | None = None,
+        null_fraction: float | None = None,
+        val_null_fraction: float | None = 0.25,
+        test_splits: list[str] | None = None,
+        prompts_per_step: int = 1,
+        val_batch_size: int = 4,
+        glance_frames: int = 16,
+        glance_max_pixels: int = 100_352,
+        close_up_max_pixels: int = 705_600,
+        fps: float = 1.0,
+        clip_frames: int | None = None,
+        eval_clip_frames: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        on_bad_sample: OnBadSample = "raise",
+        avshapes_seed: int = 0,
+        avshapes_sizes: dict[str, int] | None = None,
+        avshapes_cache: str | None = None,
+        predict_video: str | None = None,
+        predict_expression: str | None = None,
+    ) -> None:
+        """Keep the settings; nothing is read or made yet.
+
+        Args:
+            root: Folder of the benchmark, or "avshapes" for the generated one, which is made on first use.
+            train_size: Most training prompts per epoch, drawn once with the seed; null takes all.
+            val_size: Most validation clips, drawn once with the seed; null takes all.
+            test_size: Most clips of each test split, drawn once with the seed; null takes all, as published numbers
+                require.
+            null_fraction: Share, 0 to 1, of training prompts whose target is not there; such prompts are repeated
+                within an epoch where the split has too few. Null keeps the split's own mixture.
+            val_null_fraction: The same share of the validation clips, without repeating any, so that a small
+                validation set still measures both; it acts only where `val_size` is set. Null keeps the mixture.
+            test_splits: Test splits to run, each with a loader of its own; null runs all of the benchmark's.
+            prompts_per_step: Prompts per training step on each process.
+            val_batch_size: Clips per validation or test batch; 4 in file order is what the official RefAVS scores of
+                whole batches are defined on.
+            glance_frames: Most frames that System 1 sees of a clip, spread evenly.
+            glance_max_pixels: Most pixels (height times width) of such a frame.
+            close_up_max_pixels: Most pixels (height times width) of a keyframe that System 2 sees.
+            fps: Frames per second that stored frames stand for, and at which a video file to predict is sampled.
+            clip_frames: Most frames of a training clip, spread evenly over the video; null keeps all.
+            eval_clip_frames: The same for validation, test and prediction; null keeps all, as published numbers
+                require.
+            seed: Non-negative; decides which prompts are drawn and in which order they come.
+            num_workers: Processes that read clips ahead; 0 reads in the training process.
+            on_bad_sample: What a missing or broken file does: "raise" stops the run and names it; "skip" decodes every
+                frame ahead of use, leaves a broken clip out, names it once and counts it. In training the next prompt
+                takes its place.
+            avshapes_seed: Seed of the generated benchmark.
+            avshapes_sizes: Sizes of the generated benchmark that differ from its defaults, by name.
+            avshapes_cache: Folder that generated benchmarks are kept in; null takes the user's cache folder.
+            predict_video: Video file to predict on.
+            predict_expression: What to look for in it.
+
+        Raises:
+            ConfigError: Settings that cannot work; names all of them.
+        """
+        super().__init__()
+        self.root = root
+        self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
+        self.null_fraction, self.val_null_fraction = null_fraction, val_null_fraction
+        self.test_splits = tuple(self.benchmark_splits if test_splits is None else test_splits)
+        self.prompts_per_step, self.val_batch_size = prompts_per_step, val_batch_size
+        self.budget = FrameBudget(glance_frames, glance_max_pixels, close_up_max_pixels)
+        self.fps, self.clip_frames, self.eval_clip_frames = fps, clip_frames, eval_clip_frames
+        self.seed, self.num_workers, self.on_bad_sample = seed, num_workers, on_bad_sample
+        self.avshapes_seed, self.avshapes_sizes, self.avshapes_cache = avshapes_seed, avshapes_sizes, avshapes_cache
+        self.predict_video, self.predict_expression = predict_video, predict_expression
+        self.prefetch = read_ahead
+        self._drawn: dict[tuple[Stage, str], tuple[ClipReader, tuple[int, ...]]] = {}
+        self._loaders: list[ClipLoader] = []
+        check_settings({**vars(self), **asdict(self.budget)}, known_splits=self.benchmark_splits)
+
+    @abstractmethod
+    def check_layout(self, root: Path, splits: Sequence[str]) -> LayoutReport:
+        """Check the folder for some of the benchmark's splits.
+
+        Args:
+            root: The folder.
+            splits: The benchmark's own names.
+
+        Raises:
+            DataLayoutError: The splits cannot be used.
+        """
+
+    @abstractmethod
+    def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
+        """The clips of a split, as a stage sees them.
+
+        Args:
+            root: The folder.
+            split: The benchmark's own name.
+            stage: What the clips are for.
+        """
+
+    @property
+    def data_root(self) -> Path:
+        """The folder that clips are read from; the generated benchmark is made if it is not there yet."""
+        if self.root != AVSHAPES:
+            return Path(self.root)
+        return ensure_avshapes(
+            self.task, seed=self.avshapes_seed, sizes=self.avshapes_sizes, cache_dir=self.avshapes_cache
+        )
+
+    def prepare_data(self) -> None:
+        """Make the generated benchmark, where it is wanted; called once per machine."""
+        predicts = self.trainer is not None and self.trainer.state.fn == "predict"
+        if self.root == AVSHAPES and not predicts:
+            _ = self.data_root
+
+    def setup(self, stage: str) -> None:
+        """Check the folder, then open what a stage reads and draw from it.
+
+        Args:
+            stage: fit, validate, test or predict.
+
+        Raises:
+            ConfigError: There are no prompts of a kind that was asked for.
+            DataLayoutError: The folder cannot be used.
+        """
+        stages: dict[str, tuple[Stage, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        parts = [(one, split) for one in stages.get(stage, ()) for split in self._splits(one)]
+        wanted = [part for part in parts if part not in self._drawn]
+        if not wanted:
+            return
+        root = self.data_root
+        report = self.check_layout(root, tuple(dict.fromkeys(split for _, split in wanted)))
+        for warning in report.warnings:
+            rank_zero_warn(f"{report.base}: {warning}")
+        for one, split in wanted:
+            reader = self.open_split(root, split, one)
+            self._drawn[one, split] = reader, self._draw(reader, one)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Prompts in a new order every epoch; resumes exactly."""
+        clips = self._clips("train", self.train_split)
+        loader = ResumableLoader(clips, self._train_order(), num_workers=self.num_workers)
+        self._loaders.append(loader)
+        return loader
+
+    def val_dataloader(self) -> ClipLoader:
+        """The chosen validation clips, in file order."""
+        return self._eval_loader(self._clips("val", self.val_split))
+
+    def test_dataloader(self) -> list[ClipLoader]:
+        """One loader for each of `test_splits`, in file order."""
+        return [self._eval_loader(self._clips("test", split)) for split in self.test_splits]
+
+    def predict_dataloader(self) -> ClipLoader:
+        """The video file and expression to predict on, as one clip without ground truth.
+
+        Raises:
+            ConfigError: No video file or no expression is set.
+            MediaError: The video cannot be read.
+        """
+        if not self.predict_video or not self.predict_expression:
+            raise ConfigError(
+                f"predict needs a video file and an expression; data.predict_video is {self.predict_video!r} and"
+                f" data.predict_expression is {self.predict_expression!r}. Set --data.predict_video FILE"
+                ' --data.predict_expression "the red car".'
+            )
+        clip = video_clip(
+            Path(self.predict_video),
+            self.predict_expression,
+            fps=self.fps,
+            max_frames=self.eval_clip_frames,
+            budget=self.budget,
+        )
+        return self._eval_loader(ClipSet(SingleClip(clip), prefetch=self.prefetch))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps, each one rollout phase, per epoch; the same on every process. Known after `setup`."""
+        return len(self._train_order())
+
+    def rollouts_per_epoch(self, group_size: int) -> int:
+        """Completions sampled per epoch over all processes. Known after `setup`.
+
+        Args:
+            group_size: Completions per prompt.
+        """
+        order = self._train_order()
+        return len(order) * order.step_size * group_size
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """How often each broken clip was left out in this process, by clip id; empty unless broken ones are skipped."""
+        return sum((loader.skipped for loader in self._loaders), Counter())
+
+    def transfer_batch_to_device(self, batch: list[Clip], device: torch.device, dataloader_idx: int) -> list[Clip]:
+        """Leave clips as they are: they hold no tensors, and Lightning refuses to look into frozen records.
+
+        Args:
+            batch: Clips.
+            device: Not used.
+            dataloader_idx: Not used.
+        """
+        return batch
+
+    def _splits(self, stage: Stage) -> tuple[str, ...]:
+        return {"train": (self.train_split,), "val": (self.val_split,), "test": self.test_splits}[stage]
+
+    def _draw(self, reader: ClipReader, stage: Stage) -> tuple[int, ...]:
+        if stage == "train":
+            size, share, setting = self.train_size, self.null_fraction, "data.null_fraction"
+            return choose(
+                reader.nulls, size=size, null_fraction=share, seed=self.seed, repeats_nulls=True, setting=setting
+            )
+        size = self.val_size if stage == "val" else self.test_size
+        share = self.val_null_fraction if stage == "val" and size is not None else None
+        return choose(reader.nulls, size=size, null_fraction=share, seed=self.seed, setting="data.val_null_fraction")
+
+    def _clips(self, stage: Stage, split: str) -> ClipSet:
+        if (stage, split) not in self._drawn:
+            raise RuntimeError(f"the {stage} clips ({split}) are not open yet; call setup before asking for a loader.")
+        reader, chosen = self._drawn[stage, split]
+        replaces = stage == "train"
+        return ClipSet(
+            reader, chosen=chosen, on_bad_sample=self.on_bad_sample, replaces_bad=replaces, prefetch=self.prefetch
+        )
+
+    def _train_order(self) -> TrainOrder:
+        rank, world_size = self._rank_and_world_size()
+        size = len(self._clips("train", self.train_split))
+        return TrainOrder(size, batch_size=self.prompts_per_step, rank=rank, world_size=world_size, seed=self.seed)
+
+    def _eval_loader(self, clips: ClipSet) -> ClipLoader:
+        rank, world_size = self._rank_and_world_size()
+        order = EvalOrder(len(clips), batch_size=self.val_batch_size, rank=rank, world_size=world_size)
+        loader = ClipLoader(clips, order, num_workers=self.num_workers)
+        self._loaders.append(loader)
+        return loader
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -1,0 +1,144 @@
+"""The data modules that the command line offers.
+
+Both take every setting of `ClipDataModule`; only what differs is written out here. The defaults of `configs/` are tuned
+to the generated benchmark, those here to the real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from datamodules import refavs, revos_meta
+from datamodules.base import AVSHAPES, ClipDataModule, Stage
+from datamodules.layout import LayoutReport, check_refavs, check_revos
+from datamodules.reader import ClipReader
+from datamodules.refavs import RefAVS
+from datamodules.revos import DEFAULT_FPS, ReVOS, ReVOSVideos
+
+_HELD_OUT = 10
+"""One in so many training videos of ReVOS is held out for validation."""
+
+
+class RefAVSDataModule(ClipDataModule):
+    """Ref-AVS Bench: 10-second clips with sound, ten frames each; tests on seen, unseen and absent targets."""
+
+    task = "refavs"
+    benchmark_splits = tuple(split for split in refavs.SPLITS if split.startswith("test"))
+
+    def __init__(
+        self,
+        root: str = AVSHAPES,
+        *,
+        train_size: int | None = 1600,
+        **shared: Any,  # noqa: ANN401
+    ) -> None:
+        """Keep the settings; nothing is read or made yet.
+
+        Args:
+            root: Folder of the benchmark (holds metadata.csv), or "avshapes" for the generated one, which is made on
+                first use.
+            train_size: Most training prompts per epoch, drawn once with the seed; the paper uses 1600. Null takes all.
+            **shared: The settings of `ClipDataModule`.
+
+        Raises:
+            ConfigError: Settings that cannot work; names all of them.
+        """
+        super().__init__(root, train_size=train_size, **shared)
+
+    def check_layout(self, root: Path, splits: Sequence[str]) -> LayoutReport:
+        """Check the folder for some of the benchmark's splits.
+
+        Args:
+            root: The folder.
+            splits: The benchmark's own names.
+
+        Raises:
+            DataLayoutError: The splits cannot be used.
+        """
+        return check_refavs(root, splits=splits)
+
+    def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
+        """The rows of a split, one clip each.
+
+        Args:
+            root: The folder.
+            split: The benchmark's own name.
+            stage: What the clips are for; `clip_frames` thins out training clips, `eval_clip_frames` all others.
+        """
+        frames = self.clip_frames if stage == "train" else self.eval_clip_frames
+        return RefAVS(root, split=split, fps=self.fps, clip_frames=frames, budget=self.budget)
+
+
+class ReVOSDataModule(ClipDataModule):
+    """ReVOS: long videos without sound; training asks one random question per video and visit."""
+
+    task = "revos"
+    benchmark_splits = ("valid",)
+
+    def __init__(
+        self,
+        root: str = AVSHAPES,
+        *,
+        val_split: Literal["train", "valid"] = "train",
+        fps: float = DEFAULT_FPS,
+        clip_frames: int | None = 16,
+        **shared: Any,  # noqa: ANN401
+    ) -> None:
+        """Keep the settings; nothing is read or made yet.
+
+        Args:
+            root: Folder of the benchmark (holds meta_expressions_train_.json), or "avshapes" for the generated one,
+                which is made on first use.
+            val_split: Where validation clips come from. "train" holds out every tenth training video, drawn with the
+                seed. "valid" trains on all videos and validates on the benchmark's test set, so nothing may then be
+                chosen by validation scores.
+            fps: Frames per second that the stored frames stand for, and at which a video file to predict is sampled.
+                The release has no times; 2 is the time base of the method's authors. A generated benchmark has 1.
+            clip_frames: Most frames of a training clip, spread evenly over the video; null keeps all.
+            **shared: The settings of `ClipDataModule`.
+
+        Raises:
+            ConfigError: Settings that cannot work; names all of them.
+        """
+        self.val_split = val_split
+        super().__init__(root, fps=fps, clip_frames=clip_frames, **shared)
+
+    def check_layout(self, root: Path, splits: Sequence[str]) -> LayoutReport:
+        """Check the folder for some of the benchmark's splits.
+
+        Args:
+            root: The folder.
+            splits: The benchmark's own names.
+
+        Raises:
+            DataLayoutError: The splits cannot be used.
+        """
+        return check_revos(root, splits=splits)
+
+    def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
+        """The videos (training) or questions (otherwise) of a split.
+
+        Args:
+            root: The folder.
+            split: The benchmark's own name.
+            stage: What the clips are for.
+        """
+        videos = self._videos(root, split, stage)
+        frames = self.clip_frames if stage == "train" else self.eval_clip_frames
+        questions = ReVOS(root, split=split, fps=self.fps, clip_frames=frames, budget=self.budget, videos=videos)
+        if stage != "train":
+            return questions
+        return ReVOSVideos(questions, separates_nulls=self.null_fraction is not None, seed=self.seed)
+
+    def _videos(self, root: Path, split: str, stage: Stage) -> frozenset[str] | None:
+        """Names of the videos that a stage may see; None for all."""
+        if self.val_split != "train" or split != "train":
+            return None
+        names = [video.name for video in revos_meta.read_videos(revos_meta.TREE.find(root), split)]
+        order = np.random.default_rng(self.seed).permutation(len(names))
+        held_out = frozenset(names[index] for index in order[: max(1, len(names) // _HELD_OUT)])
+        return held_out if stage == "val" else frozenset(names) - held_out

@@ -1,0 +1,234 @@
+"""Build, initialize and train a small SAM2 from scratch.
+
+The classes are SAM2's own; what is new is how they start and how a training step runs. The released recipe begins
+with pretrained encoders and months of masks. From nothing, at this size, a mask decoder first learns to paint every
+object and to ignore the box, and memory attention stays blind for long. Three choices of the first weights avoid it:
+
+- smooth position codes in the prompt encoder, and query and key projections of the mask decoder that start equal, so
+  that attention begins as similarity of position and content;
+- memory attention that starts as appearance matching: its queries are pushed through the memory encoder's own
+  projections;
+- an object score that starts positive.
+
+Differences from SAM2's training code: pixel loss is binary cross-entropy, not focal loss, which prefers empty masks
+early; mask losses bypass the hard no-object gate, which would cut the gradient; prompts are boxes only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from sam2.modeling.sam2_base import NO_OBJ_SCORE
+
+from models.sam2_loading import build_predictor
+from models.sam2_predictor import ClipFeatures, ClipPredictor
+
+TINY_CONFIG = Path(__file__).with_name("propagator.yaml")
+
+_POSITION_SCALE = 0.35
+_SIMILARITY_GAIN = 1.5
+_MATCHING_GAIN = 4.0
+_OBJECT_BIAS = 2.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a training step shows the model.
+
+    Attributes:
+        frames: Normalized RGB.
+        clip: Which clip a row belongs to.
+        boxes: xyxy on the prompted frames, pixels of the side.
+        prompted: Positions of the prompted frames, the same for every row, ascending.
+        clip_frames: Length of the clip that the window poses as.
+    """
+
+    frames: Float[torch.Tensor, "clips frames 3 side side"]
+    clip: Int[torch.Tensor, "rows"]
+    boxes: Float[torch.Tensor, "rows prompts 4"]
+    prompted: tuple[int, ...]
+    clip_frames: int
+
+
+@dataclass(frozen=True)
+class WindowOutputs:
+    """What the model says about every row on every frame of a window.
+
+    Attributes:
+        logits: Mask logits at a quarter of the side, not gated by the object score.
+        ious: Predicted IoU of each mask, 0..1.
+        scores: Object score logits, positive where the object is said to be visible.
+    """
+
+    logits: Float[torch.Tensor, "rows frames height width"]
+    ious: Float[torch.Tensor, "rows frames"]
+    scores: Float[torch.Tensor, "rows frames"]
+
+
+def build_tiny_propagator(config_file: Path = TINY_CONFIG) -> ClipPredictor:
+    """A small SAM2 with first weights that can be trained from scratch."""
+    model = build_predictor(config_file)
+    with torch.no_grad():
+        _start_mask_decoder(model)
+        _start_memory_attention(model)
+    return model
+
+
+def _start_mask_decoder(model: ClipPredictor) -> None:
+    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(_OBJECT_BIAS)
+    model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(_POSITION_SCALE)
+    for attention in model.sam_mask_decoder.transformer.modules():
+        if hasattr(attention, "q_proj"):
+            attention.k_proj.weight.mul_(_SIMILARITY_GAIN)
+            attention.q_proj.weight.copy_(attention.k_proj.weight)
+
+
+def _start_memory_attention(model: ClipPredictor) -> None:
+    """Queries go through the memory encoder's projections, so they meet keys that look like them."""
+    encoder = model.memory_encoder
+    into_memory = encoder.out_proj.weight[:, :, 0, 0] @ encoder.pix_feat_proj.weight[:, :, 0, 0]
+    for layer in model.memory_attention.layers:
+        layer.self_attn.q_proj.weight.copy_(layer.self_attn.k_proj.weight)
+        layer.cross_attn_image.q_proj.weight.copy_(_MATCHING_GAIN * layer.cross_attn_image.k_proj.weight @ into_memory)
+
+
+def track_window(model: ClipPredictor, window: Window) -> WindowOutputs:
+    """Follow every row through a window with gradients, in the order in which the predictor goes through a clip.
+
+    Prompted frames come first, then the frames after the first prompted one, then those before it, backward. The
+    model must be in evaluation mode: SAM2 picks memories by other rules in training mode.
+    """
+    frames = window.frames.shape[1]
+    features = model.encode(window.frames.flatten(0, 1))
+    first = window.prompted[0]
+    order = list(window.prompted)
+    order += [frame for frame in range(first + 1, frames) if frame not in window.prompted]
+    order += list(range(first - 1, -1, -1))
+    memory: dict[str, dict[int, dict[str, object]]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    found: dict[int, tuple[torch.Tensor, ...]] = {}
+    for frame in order:
+        maps = [level[window.clip * frames + frame] for level in features.levels]
+        points = None
+        if frame in window.prompted:
+            points = window.boxes[:, window.prompted.index(frame)].reshape(-1, 2, 2)
+        conditioned = _condition(model, window, memory, features, maps, frame)
+        logits, iou, token, score = _decode(model, conditioned, points, maps[:-1])
+        found[frame] = (logits[:, 0], iou[:, 0], score[:, 0])
+        key = "cond_frame_outputs" if points is not None else "non_cond_frame_outputs"
+        memory[key][frame] = _remember(model, maps[-1], logits, token, score, is_prompted=points is not None)
+    parts = [torch.stack([found[frame][part] for frame in range(frames)], dim=1) for part in range(3)]
+    return WindowOutputs(*parts)
+
+
+def _condition(
+    model: ClipPredictor,
+    window: Window,
+    memory: dict[str, dict[int, dict[str, object]]],
+    features: ClipFeatures,
+    maps: list[torch.Tensor],
+    frame: int,
+) -> Float[torch.Tensor, "rows channels height width"]:
+    """The frame's coarsest features after memory attention."""
+    rows = len(window.clip)
+    place = features.positions[-1].flatten(2).permute(2, 0, 1).expand(-1, rows, -1)
+    conditioned: torch.Tensor = model._prepare_memory_conditioned_features(
+        frame_idx=frame,
+        is_init_cond_frame=frame in window.prompted,
+        current_vision_feats=[maps[-1].flatten(2).permute(2, 0, 1)],
+        current_vision_pos_embeds=[place],
+        feat_sizes=[tuple(maps[-1].shape[-2:])],
+        output_dict=memory,
+        num_frames=window.clip_frames,
+        track_in_reverse=frame < window.prompted[0],
+    )
+    return conditioned
+
+
+def _decode(
+    model: ClipPredictor,
+    conditioned: torch.Tensor,
+    points: Float[torch.Tensor, "rows 2 2"] | None,
+    fine: list[torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """SAM2's prompt encoder and mask decoder without the no-object gate."""
+    rows, device = len(conditioned), conditioned.device
+    if points is None:
+        prompt = (torch.zeros(rows, 1, 2, device=device), torch.full((rows, 1), -1, device=device))
+    else:
+        prompt = (points, torch.tensor([[2, 3]], device=device).expand(rows, -1))
+    sparse, dense = model.sam_prompt_encoder(points=prompt, boxes=None, masks=None)
+    logits, iou, tokens, score = model.sam_mask_decoder(
+        image_embeddings=conditioned,
+        image_pe=model.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=False,
+        repeat_image=False,
+        high_res_features=fine,
+    )
+    return logits.float(), iou.float(), tokens[:, 0], score.float()
+
+
+def _remember(
+    model: ClipPredictor,
+    coarse: torch.Tensor,
+    logits: torch.Tensor,
+    token: torch.Tensor,
+    score: torch.Tensor,
+    *,
+    is_prompted: bool,
+) -> dict[str, object]:
+    """What later frames may look back at: the gated mask as a spatial memory, and an object pointer."""
+    is_visible = (score > 0).to(token.dtype)
+    gated = torch.where(score[:, :, None, None] > 0, logits, NO_OBJ_SCORE)
+    features, places = model._encode_new_memory(
+        current_vision_feats=[coarse.flatten(2).permute(2, 0, 1)],
+        feat_sizes=[tuple(coarse.shape[-2:])],
+        pred_masks_high_res=F.interpolate(gated, size=(model.image_size, model.image_size), mode="bilinear"),
+        object_score_logits=score,
+        is_mask_from_pts=is_prompted,
+    )
+    pointer = is_visible * model.obj_ptr_proj(token) + (1 - is_visible) * model.no_obj_ptr
+    return {"maskmem_features": features, "maskmem_pos_enc": places, "obj_ptr": pointer}
+
+
+def window_loss(
+    outputs: WindowOutputs, masks: Bool[torch.Tensor, "rows frames side side"], *, absent_weight: float
+) -> dict[str, Float[torch.Tensor, ""]]:
+    """Losses of a window and how good its masks are.
+
+    Args:
+        outputs: From `track_window`.
+        masks: True masks; all False where the row's thing cannot be seen.
+        absent_weight: Weight of a frame without the thing in the object score's loss; a frame with it has 1.
+
+    Returns:
+        `mask` (4 x pixel cross-entropy + dice + IoU error, over visible frames), `object` (cross-entropy of the
+        object score), `iou` (mean IoU of the masks on visible frames before the gate, 0..1) and `object_errors`
+        (share of wrong object scores).
+    """
+    truth = masks.float()
+    logits = F.interpolate(outputs.logits, size=masks.shape[-2:], mode="bilinear")
+    visible = masks.flatten(2).any(dim=2).float()
+    pixel = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(2).mean(dim=2)
+    chance = logits.sigmoid()
+    overlap, total = (chance * truth).flatten(2).sum(dim=2), (chance + truth).flatten(2).sum(dim=2)
+    dice = 1 - (2 * overlap + 1) / (total + 1)
+    with torch.no_grad():
+        painted = logits > 0
+        union = (painted | masks).flatten(2).sum(dim=2).clamp(min=1)
+        iou = (painted & masks).flatten(2).sum(dim=2) / union
+    mask_loss = 4 * pixel + dice + (outputs.ious - iou).abs()
+    weight = visible + absent_weight * (1 - visible)
+    object_loss = F.binary_cross_entropy_with_logits(outputs.scores, visible, weight=weight, reduction="sum")
+    shown = visible.sum().clamp(min=1)
+    return {
+        "mask": (mask_loss * visible).sum() / shown,
+        "object": object_loss / weight.sum(),
+        "iou": (iou * visible).sum() / shown,
+        "object_errors": ((outputs.scores > 0) != (visible > 0)).float().mean(),
+    }

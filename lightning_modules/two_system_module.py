@@ -27,6 +27,7 @@ from lightning_modules.evaluation import (
 )
 from lightning_modules.optim import Schedule, planned_updates, scheduled
 from lightning_modules.phases import PhaseClock
+from lightning_modules.records import Predictions
 from lightning_modules.trainable_state import check_trainable, keep_trainable
 from metrics.clips import rules_for, score_clip
 from models.grounder import Grounder
@@ -214,9 +215,9 @@ class TwoSystemModule(L.LightningModule):
         """Log "test/…" and keep the pass as `last_test`."""
         self.last_test = self._finish_evaluation("test/")
 
-    def predict_step(self, batch: list[Clip], batch_idx: int, dataloader_idx: int = 0) -> list[Rollout]:
+    def predict_step(self, batch: list[Clip], batch_idx: int, dataloader_idx: int = 0) -> Predictions:
         """Answer clips greedily, with boxes and masks; no ground truth is read."""
-        return self._answer_greedily(batch, frozenset({"boxes", "masks"}))
+        return Predictions(self._answer_greedily(batch, frozenset({"boxes", "masks"})))
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union of forms)
         """The optimizer over the trained weights, and its schedule.

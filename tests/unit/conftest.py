@@ -1,78 +1,15 @@
-"""Small real objects that several test packages need: random thinkers and clips made of arrays."""
+"""Fixtures for all unit tests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
+from small_models import noisy_clip, random_reasoner
 
-from datamodules.masks import MaskTrack
-from datamodules.records import Clip, FrameBudget, Frames
-from models.reasoner import LoRA, Reasoner
-from models.tiny.reasoner import TinySizes, build_processor, build_thinker, build_tokenizer
+from datamodules.records import Clip
+from models.reasoner import Reasoner
 
 torch.set_num_threads(1)
-
-
-class ArrayFrames(Frames):
-    """Frames that are already in memory."""
-
-    def __init__(self, pixels: np.ndarray, fps: float = 1.0) -> None:
-        self.pixels, self.fps, self.count = pixels, fps, len(pixels)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.pixels.shape[1:3]
-
-    def read(self, indices: Sequence[int], *, max_pixels: int | None = None) -> np.ndarray:
-        return self.pixels[list(indices)]
-
-
-def noisy_clip(name: str = "clip", *, seconds: int = 4, has_audio: bool = True, is_null: bool = False, **more) -> Clip:
-    """A 56 x 56 clip of noise at one frame per second; one square object, or none when it is null."""
-    rng = np.random.default_rng(sum(name.encode()))
-    pixels = rng.integers(0, 255, (seconds, 56, 56, 3), dtype=np.uint8)
-    sound = rng.standard_normal(16_000 * seconds).astype(np.float32) * 0.1
-    masks = np.zeros((seconds, 0 if is_null else 1, 56, 56), dtype=bool)
-    masks[:, :, 8:24, 8:24] = True
-    return Clip(
-        id=name,
-        task="refavs",
-        split="train",
-        kind="null" if is_null else "seen",
-        expression="the red circle",
-        frames=ArrayFrames(pixels),
-        budget=FrameBudget(glance_frames=4, glance_max_pixels=56 * 56),
-        is_null=is_null,
-        audio_source=(lambda: sound) if has_audio else None,
-        mask_source=lambda: MaskTrack.from_dense(masks),
-        **more,
-    )
-
-
-def random_reasoner(
-    seed: int = 0, *, gain: float = 1.0, adapter_scale: float = 0.05, gradient_checkpointing: bool = False
-) -> Reasoner:
-    """A random thinker of the released classes, two layers deep, whose adapter already differs from zero.
-
-    Args:
-        seed: Of all weights.
-        gain: Multiplies the final norm; more than 1 makes the next-token distribution less flat.
-        adapter_scale: Standard deviation of the adapter's second matrices; 0 leaves the adapter without effect.
-        gradient_checkpointing: As in `Reasoner`.
-    """
-    tokenizer = build_tokenizer(["find the red circle"], vocabulary=270)
-    sizes = TinySizes(hidden=64, layers=2, heads=2, key_value_heads=1, feed_forward=96, vision_layers=1, audio_layers=1)
-    thinker = build_thinker(tokenizer, sizes, seed=seed)
-    thinker.model.language_model.norm.weight.data.mul_(gain)
-    reasoner = Reasoner(template="short", lora=LoRA(r=4, alpha=8), gradient_checkpointing=gradient_checkpointing)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        reasoner.attach(thinker, build_processor(tokenizer, sizes))
-        for name, parameter in reasoner.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=adapter_scale)
-    return reasoner
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from datamodules.errors import ConfigError, RewardError
 from grpo import losses
 from grpo.engine import PlainEngine
 from grpo.sampling import Sampling
+from lightning_modules.optim import Schedule
 from models.reasoner import Reasoner
 from rewards.base import Reward
 
@@ -244,8 +245,6 @@ def test_nothing_to_learn_from_is_refused_before_weights_are_read(make_reasoner,
 
 
 def test_an_end_that_nobody_knows_is_refused(make_reasoner, clips):
-    from lightning_modules.optim import Schedule
-
     with pytest.raises(ConfigError, match=r"model\.schedule\.decay is 'linear'.*Set --trainer\.max_steps"):
         fit(module_of(make_reasoner(), schedule=Schedule(decay="linear")), clips, -1)
 
@@ -259,8 +258,6 @@ def test_gradient_scaling_is_refused(make_reasoner):
 
 def test_the_learning_rate_falls_to_its_floor(make_reasoner, clips):
     """Two warm-up updates (1/2, 1), then linearly from 1 to the floor over the remaining two: 1, 0.6."""
-    from lightning_modules.optim import Schedule
-
     schedule = Schedule(warmup_steps=2, decay="linear", floor=0.2)
     watch = fit(module_of(make_reasoner(), schedule=schedule), clips, 4)
     assert [metrics["lr"] for metrics in watch.metrics] == pytest.approx([0.5, 1.0, 1.0, 0.6])

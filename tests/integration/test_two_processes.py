@@ -1,0 +1,77 @@
+"""Two processes with one prompt each make the same update as one process with both."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+
+UNIT = Path(__file__).parents[1] / "unit"
+sys.path[:0] = [str(UNIT), str(UNIT / "lightning_modules")]
+
+from doubles import LowTokens, Watch, adapter, loader, module_of, trainer_of  # noqa: E402
+from lightning.pytorch.strategies import DDPStrategy  # noqa: E402
+from small_models import noisy_clip, random_reasoner  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SETTINGS = {
+    "grpo": {},
+    "dapo": {"loss_type": "dapo", "scale_rewards": "batch", "beta": 0.0, "skip_zero_advantage": True},
+    "gspo": {"importance_level": "sequence", "micro_batch_size": 3, "updates_per_rollout": 2},
+}
+
+
+def train(clips: list[object], settings: dict[str, object], **trainer_settings: object) -> dict[str, object]:
+    """Two optimizer steps; weights and what was logged last."""
+    torch.set_num_threads(1)
+    module, watch = module_of(random_reasoner(), rewards={"low": LowTokens()}, **settings), Watch()
+    trainer = trainer_of(max_steps=2, callbacks=[watch], **trainer_settings)
+    trainer.fit(module, loader(clips))
+    return {"weights": adapter(module), "metrics": watch.metrics[-1]}
+
+
+def run_rank(rank: int, port: int, folder: str) -> None:
+    os.environ.update(
+        {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "GROUP_RANK": "0",
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "TORCHELASTIC_RUN_ID": "test",
+        }
+    )
+    for name, settings in SETTINGS.items():
+        result = train(
+            [noisy_clip("ab"[rank])],
+            settings,
+            devices=2,
+            strategy=DDPStrategy(process_group_backend="gloo"),
+            use_distributed_sampler=False,
+        )
+        torch.save(result, Path(folder) / f"{name}-{rank}.pt")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_number_of_processes_does_not_change_the_update(tmp_path):
+    multiprocessing.spawn(run_rank, (free_port(), str(tmp_path)), nprocs=2)
+    for name, settings in SETTINGS.items():
+        expected = train([noisy_clip("a"), noisy_clip("b")], settings)
+        for rank in (0, 1):
+            found = torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True)
+            for weight, value in expected["weights"].items():
+                torch.testing.assert_close(found["weights"][weight], value, rtol=0, atol=1e-6, msg=f"{name} {weight}")
+            for key, value in expected["metrics"].items():
+                if not key.startswith("time/"):
+                    assert found["metrics"][key] == pytest.approx(value, rel=1e-4, abs=1e-5), (name, key)

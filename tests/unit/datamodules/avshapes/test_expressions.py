@@ -10,7 +10,8 @@ from datamodules.avshapes.expressions import (
     refavs_null_expressions,
     revos_expressions,
 )
-from datamodules.avshapes.outlines import visible_masks
+from datamodules.avshapes.facts import Fact, position_facts, size_facts, sound_facts
+from datamodules.avshapes.outlines import UNIT_AREA, visible_masks
 from datamodules.avshapes.phrases import FORMS, HUES, REASONING, REFERRING
 from datamodules.avshapes.scene import COLORS, SHAPES, UNSEEN_LOOKS, Scene
 
@@ -105,6 +106,19 @@ def rederive(scene: Scene, masks: np.ndarray, item: Expression) -> set[int]:
     return by_sound(scene, item.variant)
 
 
+def margin(scene: Scene, fact: Fact, target: int, other: int) -> float:
+    """By how many times the required margin a target beats another thing; infinite where nothing is required."""
+    one, two = scene.things[target], scene.things[other]
+    if fact.evidence == "position" and two.presence != "enter":
+        return abs(one.path[0][0] - two.path[0][0]) / 0.12
+    if fact.evidence == "size":
+        areas = sorted(UNIT_AREA[thing.shape] * max(thing.radius) ** 2 for thing in (one, two))
+        return areas[1] / areas[0] / 1.35
+    if fact.evidence == "order" and two.sound is not None:
+        return abs(one.sound.start_s - two.sound.start_s) / 0.5
+    return float("inf")
+
+
 def test_every_refavs_expression_has_its_one_answer(seen_scenes, unseen_scenes):
     found = Counter()
     for scene in seen_scenes + unseen_scenes:
@@ -139,6 +153,16 @@ def test_every_revos_expression_has_its_answers(revos_scenes):
         *(("non-existent", name) for name in ("looks", "motion", "plural")),
     ):
         assert found[kind, evidence] > 0
+
+
+def test_extremes_win_by_a_clear_margin(revos_scenes, seen_scenes):
+    """0.12 of the side to the left or right, 1.35 times the largest area, half a second earlier or later."""
+    for scene in revos_scenes + seen_scenes:
+        facts = position_facts(scene) + size_facts(scene) + sound_facts(scene)
+        for fact in facts:
+            target, rest = fact.targets[0], [i for i in range(len(scene.things)) if i != fact.targets[0]]
+            for other in rest:
+                assert margin(scene, fact, target, other) >= 1 - 1e-9, (fact, scene.key)
 
 
 def test_reasoning_questions_do_not_name_what_they_imply(revos_scenes):

@@ -1,0 +1,59 @@
+"""When a run is saved.
+
+Checkpoints are made between training steps only. What is trained, where the data stands and which noise comes next then
+belong together, so that a run which is taken up again goes on exactly as if it had never stopped. Lightning would also
+save in the middle of a step that failed, and going on from there would skip the rest of it.
+"""
+
+from __future__ import annotations
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoint callback, with defaults for long runs and no checkpoint of half a step."""
+
+    def __init__(
+        self,
+        dirpath: str | None = None,
+        *,
+        filename: str | None = "{step}",
+        every_n_train_steps: int | None = 10,
+        every_n_epochs: int | None = None,
+        monitor: str | None = None,
+        mode: str = "max",
+        save_top_k: int = 1,
+        save_weights_only: bool = False,
+    ) -> None:
+        """Keep the settings.
+
+        Args:
+            dirpath: Folder; null takes `checkpoints/` in the run folder.
+            filename: Name without its ending; `{step}` is the number of optimizer steps.
+            every_n_train_steps: Optimizer steps between two checkpoints, a multiple of
+                `model.grpo.updates_per_rollout`; null saves by epochs only.
+            every_n_epochs: Epochs between two checkpoints; only without `every_n_train_steps`.
+            monitor: Logged key that decides which checkpoints are kept; null keeps the newest.
+            mode: "max" when a higher monitored value is better, else "min".
+            save_top_k: How many are kept, besides `last.ckpt`, which leads to the newest; -1 keeps all.
+            save_weights_only: Leave out what only resuming needs.
+        """
+        super().__init__(
+            dirpath=dirpath,
+            filename=filename,
+            every_n_train_steps=every_n_train_steps,
+            every_n_epochs=every_n_epochs,
+            monitor=monitor,
+            mode=mode,
+            save_top_k=save_top_k,
+            save_weights_only=save_weights_only,
+            save_last="link",
+            save_on_exception=True,
+        )
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Save when the run was asked to stop, which takes effect between two steps; never within one."""
+        if isinstance(exception, SIGTERMException) and not trainer.validating:
+            super().on_exception(trainer, pl_module, exception)

@@ -21,7 +21,7 @@ class EvaluationSettings:
 
     Attributes:
         max_new_tokens: Longest answer in tokens; None takes the one of training.
-        segment: Run System 2 to the end and score masks; without it only text rewards are reported.
+        segment: Run System 2 to the end and score masks; without it System 2 runs as far as a weighted reward needs.
         keep_rollouts: How many answers per process are kept with their boxes and masks, for pictures.
     """
 

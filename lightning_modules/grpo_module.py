@@ -17,7 +17,7 @@ Reference:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -68,7 +68,7 @@ class GRPOModule(TwoSystemModule):
         *,
         grounder: Grounder,
         propagator: Propagator,
-        rewards: Mapping[str, Reward | None] | None = None,
+        rewards: dict[str, Reward | None] | None = None,
         grpo: GRPOSettings = _GRPO,
         sampling: Sampling = _SAMPLING,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=3e-4, weight_decay=0.0),
@@ -150,6 +150,10 @@ class GRPOModule(TwoSystemModule):
             for group, output, row in zip(groups, outputs, advantages.tolist(), strict=True)
         )
         judged = [PromptGroup(*row) for row in zip(prompts, map(tuple, completions), advantages, strict=True)]
+        # Dropout, if there is any, must not depend on what a resumed process has drawn before.
+        torch.manual_seed(
+            noise_key(seed=self.sampling.seed, rollout_step=step, sample_id="update", index=self.global_rank)
+        )
         with self.clock.phase("update"):
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()

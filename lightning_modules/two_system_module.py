@@ -6,6 +6,7 @@ reasoner learns is up to a subclass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -202,9 +203,13 @@ class TwoSystemModule(L.LightningModule):
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log "val/…" and keep the pass as `last_validation`; a sanity check of a few clips is not kept."""
+        """Log "val/…" and keep the pass as `last_validation`.
+
+        A sanity check of a few batches is not kept; one of all clips (`--trainer.num_sanity_val_steps -1`) is the pass
+        before training that later ones are compared with.
+        """
         evaluation = self._finish_evaluation("val/")
-        if not self.trainer.sanity_checking:
+        if not (self.trainer.sanity_checking and math.isfinite(self.trainer.num_sanity_val_steps)):
             self.last_validation = evaluation
 
     def test_step(self, batch: list[Clip], batch_idx: int, dataloader_idx: int = 0) -> None:

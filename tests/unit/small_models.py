@@ -48,7 +48,12 @@ def noisy_clip(name: str = "clip", *, seconds: int = 4, has_audio: bool = True, 
 
 
 def random_reasoner(
-    seed: int = 0, *, gain: float = 1.0, adapter_scale: float = 0.05, gradient_checkpointing: bool = False
+    seed: int = 0,
+    *,
+    gain: float = 1.0,
+    adapter_scale: float = 0.05,
+    dropout: float = 0.0,
+    gradient_checkpointing: bool = False,
 ) -> Reasoner:
     """A random thinker of the released classes, two layers deep, whose adapter already differs from zero.
 
@@ -56,13 +61,16 @@ def random_reasoner(
         seed: Of all weights.
         gain: Multiplies the final norm; more than 1 makes the next-token distribution less flat.
         adapter_scale: Standard deviation of the adapter's second matrices; 0 leaves the adapter without effect.
+        dropout: In the adapter.
         gradient_checkpointing: As in `Reasoner`.
     """
     tokenizer = build_tokenizer(["find the red circle"], vocabulary=270)
     sizes = TinySizes(hidden=64, layers=2, heads=2, key_value_heads=1, feed_forward=96, vision_layers=1, audio_layers=1)
     thinker = build_thinker(tokenizer, sizes, seed=seed)
     thinker.model.language_model.norm.weight.data.mul_(gain)
-    reasoner = Reasoner(template="short", lora=LoRA(r=4, alpha=8), gradient_checkpointing=gradient_checkpointing)
+    reasoner = Reasoner(
+        template="short", lora=LoRA(r=4, alpha=8, dropout=dropout), gradient_checkpointing=gradient_checkpointing
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         reasoner.attach(thinker, build_processor(tokenizer, sizes))

@@ -152,11 +152,13 @@ def test_validation_inside_training_leaves_training_as_it_was(make_reasoner, mak
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 
-def test_a_sanity_check_is_not_kept(make_reasoner, make_clip):
+@pytest.mark.parametrize(("steps", "is_kept"), [(1, False), (-1, True)])
+def test_a_sanity_check_is_kept_when_it_is_a_whole_pass(make_reasoner, make_clip, steps, is_kept):
     module = module_of(make_reasoner())
-    trainer = trainer_of(max_steps=1, limit_val_batches=1.0, num_sanity_val_steps=1, check_val_every_n_epoch=5)
+    trainer = trainer_of(max_steps=1, limit_val_batches=1.0, num_sanity_val_steps=steps, check_val_every_n_epoch=5)
     trainer.fit(module, loader([make_clip("a")]), loader([make_clip("v")]))
-    assert module.last_validation is None
+    assert (module.last_validation is not None) == is_kept
+    assert not is_kept or module.last_validation.rollout_step == 0
 
 
 def test_a_checkpoint_without_the_adapter_is_refused(make_reasoner, make_clip, tmp_path):

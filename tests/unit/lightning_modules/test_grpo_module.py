@@ -50,11 +50,14 @@ def test_reward_rises_on_something_that_can_be_learned(make_reasoner, make_clip)
 
 
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(make_reasoner, clips, tmp_path):
-    """Four epochs at once, and two epochs, a checkpoint, a new process's worth of objects and two more: same bits."""
+    """Four epochs at once, and two epochs, a checkpoint, a new process's worth of objects and two more: same bits.
+
+    With dropout in the adapter, and with the global random state disturbed in between.
+    """
 
     def fresh():
         optimizer = lambda parameters: torch.optim.AdamW(parameters, lr=1e-2)  # noqa: E731
-        return module_of(make_reasoner(), optimizer=optimizer, updates_per_rollout=2)
+        return module_of(make_reasoner(dropout=0.3), optimizer=optimizer, updates_per_rollout=2)
 
     whole, first, second = fresh(), fresh(), fresh()
     expected = fit(whole, clips, 8, max_epochs=4)
@@ -62,6 +65,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(make_reasoner, clips, 
     saved.fit(first, loader(clips))
     saved.save_checkpoint(tmp_path / "half.ckpt")
     assert first.rollout_step == 2
+    torch.rand(17)
     trainer = trainer_of(max_epochs=4)
     trainer.fit(second, loader(clips), ckpt_path=tmp_path / "half.ckpt")
     assert second.num_tokens == whole.num_tokens > first.num_tokens

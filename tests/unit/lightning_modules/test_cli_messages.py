@@ -52,14 +52,6 @@ def tree(key: str, inner: str, value: str = "x") -> str:
     )
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The texts name classes of this file by their dotted path."""
-    import sys
-
-    monkeypatch.setitem(sys.modules, HERE, sys.modules[HERE])
-
-
 @pytest.mark.parametrize(
     ("message", "expected"),
     [

@@ -1,0 +1,178 @@
+"""Rules that keep the code base readable, checked on the files themselves.
+
+Style inside a file (types, docstrings, complexity) is the linter's work; what is checked here it does not know.
+"""
+
+import ast
+import re
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("callbacks", "datamodules", "grpo", "lightning_modules", "metrics", "models", "rewards")
+MAX_LINES = 300
+
+MAY_IMPORT = {
+    "datamodules": {"datamodules"},
+    "rewards": {"rewards", "datamodules"},
+    "metrics": {"metrics", "datamodules"},
+    "models": {"models", "datamodules"},
+    "grpo": {"grpo", "models", "datamodules"},
+    "lightning_modules": {"lightning_modules", "grpo", "models", "rewards", "metrics", "datamodules"},
+    "callbacks": {"callbacks", "lightning_modules", "grpo", "models", "rewards", "metrics", "datamodules"},
+}
+"""Which of our packages a package may import; what is used by many imports little."""
+
+RECORDS = {
+    "datamodules/records.py": {"datamodules.masks"},
+    "datamodules/errors.py": set(),
+    "datamodules/masks.py": set(),
+}
+"""Records cross every border, so they may import nothing but each other."""
+
+ONLY_RECORDS = {"rewards", "metrics", "models", "grpo"}
+"""Packages that may take records and errors from `datamodules`, but no reader."""
+RECORD_MODULES = {"datamodules.records", "datamodules.errors", "datamodules.masks"}
+
+WITHOUT_LIGHTNING = ("grpo", "rewards", "models", "metrics")
+
+SWALLOWED = re.compile(r"\bexcept(?: Exception| BaseException)?:|\bexcept \(?(?:Base)?Exception\b")
+BARE = re.compile(r"# type: ignore(?!\[)|# noqa(?!: [A-Z])")
+LATER = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
+MACHINE = re.compile(r"/work/|/root/|/tmp/|\.\./shared")
+
+
+def sources() -> list[Path]:
+    return sorted([ROOT / "train.py", *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
+
+
+def own_files() -> list[Path]:
+    folders = [ROOT / name for name in ("tests", "docs", "configs", "scripts", "benchmarks")]
+    texts = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".py", ".md", ".yaml"}]
+    return sorted([*sources(), *texts, *ROOT.glob("*.md"), ROOT / "pyproject.toml"])
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of all modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def our_imports(path: Path) -> set[str]:
+    return {module for module in imports(path) if module.partition(".")[0] in PACKAGES}
+
+
+@pytest.mark.parametrize("path", [*sources(), *sorted((ROOT / "tests").rglob("*.py"))], ids=name)
+def test_no_file_is_longer_than_a_person_reads_in_one_go(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < MAX_LINES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_what_lies_below_them(package: str) -> None:
+    wrong = {
+        (name(path), module)
+        for path in (ROOT / package).rglob("*.py")
+        for module in our_imports(path)
+        if module.partition(".")[0] not in MAY_IMPORT[package]
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("file", RECORDS)
+def test_records_import_nothing_of_ours(file: str) -> None:
+    modules = {module for module in our_imports(ROOT / file) if (ROOT / f"{module.replace('.', '/')}.py").exists()}
+    assert modules <= RECORDS[file]
+
+
+@pytest.mark.parametrize("package", sorted(ONLY_RECORDS))
+def test_what_computes_knows_records_and_no_reader(package: str) -> None:
+    wrong = {
+        (name(path), module)
+        for path in (ROOT / package).rglob("*.py")
+        for module in our_imports(path)
+        if module.startswith("datamodules.") and not any(module.startswith(allowed) for allowed in RECORD_MODULES)
+    }
+    assert not {(file, module) for file, module in wrong if not file.startswith("models/tiny/")}
+
+
+@pytest.mark.parametrize("package", WITHOUT_LIGHTNING)
+def test_what_computes_does_not_know_lightning(package: str) -> None:
+    roots = {"lightning", "pytorch_lightning"}
+    wrong = {(name(p), m) for p in (ROOT / package).rglob("*.py") for m in imports(p) if m.partition(".")[0] in roots}
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_a_package_runs_nothing(package: str) -> None:
+    for path in (ROOT / package).rglob("__init__.py"):
+        body = ast.parse(path.read_text()).body
+        rest = body[1:] if body and isinstance(body[0], ast.Expr) else body
+        assert not rest, f"{name(path)} holds more than a docstring"
+
+
+def test_the_entry_point_stays_small() -> None:
+    assert len((ROOT / "train.py").read_text().splitlines()) < 80
+
+
+def comments(path: Path) -> Iterator[tuple[int, str]]:
+    with tokenize.open(path) as file:
+        for token in tokenize.generate_tokens(file.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string
+
+
+def test_nothing_is_left_for_later_and_no_fault_is_swallowed() -> None:
+    files = [path for path in [*sources(), *(ROOT / "tests").rglob("*.py")] if path != Path(__file__)]
+    left = [
+        f"{name(path)}:{number} {text}"
+        for path in files
+        for number, text in comments(path)
+        if BARE.search(text) or LATER.search(text)
+    ]
+    swallowed = [
+        f"{name(path)}:{number}"
+        for path in files
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if SWALLOWED.search(line)
+    ]
+    assert not left
+    assert not swallowed
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    here = Path(__file__)
+    found = [
+        f"{name(path)}:{number}"
+        for path in own_files()
+        if path != here
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if MACHINE.search(line)
+    ]
+    assert not found
+
+
+def test_packages_are_declared() -> None:
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    there = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+    with_code = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert declared == there == with_code

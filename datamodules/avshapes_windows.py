@@ -22,6 +22,9 @@ WORLDS = (World(), World(distinct_shapes=False))
 _LEAST_AREA = 0.0025
 """Least visible area of a prompted thing, share of the frame: 41 of 128 x 128 pixels, about 6 x 7."""
 
+_PRESENT_SHARE = 0.5
+"""Share of the things that are visible throughout a window which become rows; all others do, being rarer."""
+
 
 @dataclass(frozen=True)
 class WindowBatch:
@@ -113,7 +116,7 @@ def draw_windows(
         attempt += 1
         pixels, truth = render_frames(scene, frames=_draw_span(rng, scene.world.frames, shape.frames), size=side)
         visible = truth[list(prompted)].mean(axis=(2, 3)) >= _LEAST_AREA
-        things = np.flatnonzero(visible.all(axis=0))
+        things = _choose(rng, truth, visible.all(axis=0))
         if not len(things):
             continue
         clip.extend([len(frames)] * len(things))
@@ -131,6 +134,15 @@ def draw_windows(
         # Clips of 16 frames and more look alike to SAM2, which keeps 16 object pointers at most.
         clip_frames=int(rng.choice([10, 10, 10, 16])),
     )
+
+
+def _choose(
+    rng: np.random.Generator, truth: Bool[np.ndarray, "frames things side side"], usable: Bool[np.ndarray, "things"]
+) -> Int[np.ndarray, "rows"]:
+    """The usable things that become rows; windows with absent frames are kept more often, to learn absence from."""
+    is_away = ~truth.any(axis=(2, 3)).all(axis=0)
+    is_kept = is_away | (rng.random(len(usable)) < _PRESENT_SHARE) | (len(truth) == 1)
+    return np.flatnonzero(usable & is_kept)
 
 
 def _draw_prompted(rng: np.random.Generator, shape: WindowShape) -> tuple[int, ...]:

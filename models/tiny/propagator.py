@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
 
 from models.sam2_loading import build_predictor
@@ -194,41 +194,3 @@ def _remember(
     )
     pointer = is_visible * model.obj_ptr_proj(token) + (1 - is_visible) * model.no_obj_ptr
     return {"maskmem_features": features, "maskmem_pos_enc": places, "obj_ptr": pointer}
-
-
-def window_loss(
-    outputs: WindowOutputs, masks: Bool[torch.Tensor, "rows frames side side"], *, absent_weight: float
-) -> dict[str, Float[torch.Tensor, ""]]:
-    """Losses of a window and how good its masks are.
-
-    Args:
-        outputs: From `track_window`.
-        masks: True masks; all False where the row's thing cannot be seen.
-        absent_weight: Weight of a frame without the thing in the object score's loss; a frame with it has 1.
-
-    Returns:
-        `mask` (4 x pixel cross-entropy + dice + IoU error, over visible frames), `object` (cross-entropy of the
-        object score), `iou` (mean IoU of the masks on visible frames before the gate, 0..1) and `object_errors`
-        (share of wrong object scores).
-    """
-    truth = masks.float()
-    logits = F.interpolate(outputs.logits, size=masks.shape[-2:], mode="bilinear")
-    visible = masks.flatten(2).any(dim=2).float()
-    pixel = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(2).mean(dim=2)
-    chance = logits.sigmoid()
-    overlap, total = (chance * truth).flatten(2).sum(dim=2), (chance + truth).flatten(2).sum(dim=2)
-    dice = 1 - (2 * overlap + 1) / (total + 1)
-    with torch.no_grad():
-        painted = logits > 0
-        union = (painted | masks).flatten(2).sum(dim=2).clamp(min=1)
-        iou = (painted & masks).flatten(2).sum(dim=2) / union
-    mask_loss = 4 * pixel + dice + (outputs.ious - iou).abs()
-    weight = visible + absent_weight * (1 - visible)
-    object_loss = F.binary_cross_entropy_with_logits(outputs.scores, visible, weight=weight, reduction="sum")
-    shown = visible.sum().clamp(min=1)
-    return {
-        "mask": (mask_loss * visible).sum() / shown,
-        "object": object_loss / weight.sum(),
-        "iou": (iou * visible).sum() / shown,
-        "object_errors": ((outputs.scores > 0) != (visible > 0)).float().mean(),
-    }

@@ -123,7 +123,7 @@ def test_equals_the_definition_on_noise_at_radius_3():
 some_masks = hnp.arrays(bool, st.just((2, 12, 15)), elements=st.sampled_from([False, False, False, True]))
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(some_masks, some_masks)
 def test_equals_the_definition_is_symmetric_and_in_range(pred, target):
     scores = boundary_f(pred, target)

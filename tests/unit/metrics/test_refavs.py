@@ -86,6 +86,17 @@ def test_f_takes_the_best_threshold_of_the_mean_curve_and_skips_empty_truths():
     assert refavs_f(pred[:1], frames(NONE)) == 0
 
 
+def test_f_reaches_a_threshold_by_equality():
+    """At the first threshold, 0, even a sigmoid of exactly 0 counts; at the last, 1, only a saturated one.
+
+    Right pixels at 1.0 and the others at sigmoid(8) = 0.9997, above the last but one threshold 253/254: only the last
+    tells them apart.
+    """
+    everything = 1.3 * 0.5 / (0.3 * 0.5 + 1)
+    assert refavs_f(frames(NONE) - 200, frames(HALF)) == pytest.approx(everything)
+    assert refavs_f(torch.where(frames(HALF) > 0, 40.0, 8.0), frames(HALF)) == pytest.approx(1)
+
+
 def test_s_by_hand():
     """8 of 32 pixels over both frames together: sqrt(1/4); per frame the mean would be sqrt(1/2) / 2 = 0.35."""
     assert refavs_s(hard_logits(frames(HALF, NONE))) == pytest.approx(0.5)
@@ -109,7 +120,7 @@ def test_equal_the_definitions_on_soft_logits(size):
 some_masks = hnp.arrays(np.float32, st.just((2, 4, 5)), elements=st.sampled_from([0, 1]))
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(some_masks, some_masks)
 def test_hard_masks_equal_the_definitions_and_stay_in_range(pred, target):
     logits, truth = hard_logits(frames(*pred)), frames(*target)

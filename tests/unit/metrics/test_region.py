@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -42,6 +42,7 @@ def test_other_shapes_are_an_error(shape):
         region_j(np.zeros((1, 4, 4), bool), np.zeros(shape, bool))
 
 
+@settings(deadline=None)
 @given(some_masks, some_masks)
 def test_equals_counting_pixels_is_symmetric_and_in_range(pred, target):
     scores = region_j(pred, target)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -63,6 +63,7 @@ def test_other_shapes_are_an_error():
 pixels = st.just((2, 3, 4))
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(bool, pixels),
     hnp.arrays(np.uint8, pixels, elements=st.integers(0, 3)),

@@ -86,6 +86,21 @@ def test_null_clips():
     assert values(metric) == {f"val/{group}{key}": value for group in ("", "null/") for key, value in expected.items()}
 
 
+def test_null_and_other_clips_do_not_mix():
+    """A right absent answer to a null clip is no false one, and the clip with a target does not count for S."""
+    metric = SegmentationScores(["seen", "null"], rules="refavs")
+    add(metric, "null", nothing(), is_null=True, plan_absent=True)
+    add(metric, "seen", square(), square())
+    found = metric.compute()
+    assert [found[f"val/{key}"] for key in ("false_absent", "s", "null_accuracy")] == [0, 0, 1]
+    assert found["val/j"] == pytest.approx(1, abs=1e-6)
+
+
+def test_an_absent_plan_is_right_on_a_null_clip_whatever_the_masks():
+    scores = score_clip("null", square(), None, rules="davis", is_null=True, plan_absent=True)
+    assert scores.is_null_right
+
+
 def test_s_is_left_out_by_other_rules():
     metric = SegmentationScores(["non-existent"], prefix="test/")
     add(metric, "non-existent", square(), is_null=True)

@@ -2,7 +2,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.boxes import box_iou, matched_iou
@@ -61,6 +61,7 @@ coordinate = st.integers(0, 12)
 some_boxes = st.lists(st.tuples(coordinate, coordinate, coordinate, coordinate), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(some_boxes, some_boxes)
 def test_matching_equals_the_best_of_all_assignments(predicted, target):
     iou = box_iou(boxes(*predicted), boxes(*target))
@@ -73,6 +74,7 @@ def test_matching_equals_the_best_of_all_assignments(predicted, target):
     assert matched_iou(boxes(*predicted), boxes(*target)).sum() == pytest.approx(best)
 
 
+@settings(deadline=None)
 @given(some_boxes)
 def test_iou_is_symmetric(items):
     iou = box_iou(boxes(*items), boxes(*items))

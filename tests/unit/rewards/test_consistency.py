@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -56,6 +56,7 @@ def test_masks_of_another_size_are_an_error(make_clip, make_rollout, two_squares
 masks = hnp.arrays(bool, st.just((2, 3, 4)))
 
 
+@settings(deadline=None)
 @given(masks, masks)
 def test_mean_iou_equals_counting_pixel_by_pixel(predicted, target):
     values = []

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.errors import ConfigError
@@ -43,6 +43,7 @@ def test_spread(picks, expected):
     assert spread(picks, 10) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 29)))
 def test_spread_stays_in_range_and_ignores_direction_of_time(picks):
     value = spread(sorted(picks), 30)

@@ -150,7 +150,7 @@ value = st.none() | st.floats(-5, 5)
 
 
 @given(st.lists(st.tuples(value, value), min_size=3, max_size=3), st.floats(-3, 3), st.floats(-3, 3))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_totals_are_linear_in_the_weights(group, columns, weight_a, weight_b):
     a, b = ([pair[side] for pair in columns] for side in (0, 1))
     (output,) = RewardSuite({"a": Fixed(a, weight=weight_a), "b": Fixed(b, weight=weight_b)}).score([group])

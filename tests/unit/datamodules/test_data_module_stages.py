@@ -1,0 +1,72 @@
+"""The data modules under Lightning's own trainer."""
+
+from collections import Counter
+
+import lightning as L
+import pytest
+from benchmark_trees import write_video
+
+from datamodules.errors import ConfigError
+from datamodules.modules import RefAVSDataModule, ReVOSDataModule
+
+
+class Counting(L.LightningModule):
+    """Counts clips by split."""
+
+    automatic_optimization = False
+
+    def __init__(self):
+        super().__init__()
+        self.splits = Counter()
+
+    def training_step(self, batch, batch_idx):
+        self.splits.update(clip.split for clip in batch)
+
+    def validation_step(self, batch, batch_idx):
+        self.splits.update(clip.split for clip in batch)
+
+    def test_step(self, batch, batch_idx, dataloader_idx):
+        self.splits.update((clip.split, dataloader_idx) for clip in batch)
+
+    def predict_step(self, batch, batch_idx):
+        return [(clip.expression, clip.frames.count, clip.masks) for clip in batch]
+
+    def configure_optimizers(self):
+        return None
+
+
+QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False} | {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_runs_every_stage(refavs_root, tmp_path):
+    video = write_video(tmp_path / "v.mp4", sound_s=10.0)
+    data = RefAVSDataModule(str(refavs_root), predict_video=str(video), predict_expression="The tone.")
+    trainer, module = L.Trainer(max_epochs=1, **QUIET), Counting()
+
+    trainer.fit(module, datamodule=data)
+    trainer.test(module, datamodule=data, verbose=False)
+
+    assert module.splits == {"train": 4, "val": 1, ("test_s", 0): 1, ("test_u", 1): 2, ("test_n", 2): 1}
+    assert trainer.predict(module, datamodule=data) == [[("the tone", 10, None)]]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_predicting_needs_no_benchmark(tmp_path):
+    """The folder does not exist, nor is the generated benchmark made."""
+    video = str(write_video(tmp_path / "v.mp4"))
+    made = {"avshapes_cache": str(tmp_path / "cache")}
+    for settings in ({"root": str(tmp_path / "nothing")}, made):
+        data = ReVOSDataModule(predict_video=video, predict_expression="it", eval_clip_frames=7, **settings)
+        assert L.Trainer(**QUIET).predict(Counting(), datamodule=data) == [[("it", 7, None)]]
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("settings", [{}, {"predict_video": "v.mp4"}, {"predict_expression": "it"}])
+def test_predicting_without_a_video_or_expression_names_the_flags(settings):
+    with pytest.raises(ConfigError, match=r"--data\.predict_video FILE --data\.predict_expression"):
+        RefAVSDataModule(**settings).predict_dataloader()

@@ -230,18 +230,17 @@ class ClipDataModule(L.LightningDataModule, ABC):
         return self._eval_loader(ClipSet(SingleClip(clip), prefetch=self.prefetch))
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Training steps, each one rollout phase, per epoch; the same on every process. Known after `setup`."""
+    def rollouts_per_epoch(self) -> int:
+        """Rollout phases, that is training batches, per epoch; the same on every process. Known after `setup`."""
         return len(self._train_order())
 
-    def rollouts_per_epoch(self, group_size: int) -> int:
-        """Completions sampled per epoch over all processes. Known after `setup`.
+    def steps_per_epoch(self, *, updates_per_rollout: int = 1) -> int:
+        """Optimizer steps per epoch. Known after `setup`.
 
         Args:
-            group_size: Completions per prompt.
+            updates_per_rollout: Optimizer steps that each rollout phase is followed by.
         """
-        order = self._train_order()
-        return len(order) * order.step_size * group_size
+        return self.rollouts_per_epoch * updates_per_rollout
 
     @property
     def skipped(self) -> Counter[str]:

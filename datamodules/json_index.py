@@ -46,8 +46,8 @@ class JsonIndex:
                 return
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 found = [(match.group(1), match.start(), match.end()) for match in _ENTRY[shape].finditer(data)]
-        ends = [start for _, start, _ in found[1:]] + [size]
-        for (key, _, begin), end in zip(found, ends, strict=True):
+        starts = [start for _, start, _ in found] + [size]
+        for (key, _, begin), end in zip(found, starts[1:], strict=True):
             self._spans[json.loads(b'"' + key + b'"')] = (begin, end)
 
     def __len__(self) -> int:

@@ -45,6 +45,13 @@ def fit_size(size: tuple[int, int], max_pixels: int | None) -> tuple[int, int]:
     return min(rows, max(1, max_pixels // columns)), min(columns, max(1, max_pixels // rows))
 
 
+def shrink(image: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "rows columns 3"]:
+    """Bring an image to a (height, width) in pixels by antialiased bicubic interpolation."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
 def spread(total: int, wanted: int | None) -> tuple[int, ...]:
     """Pick indices evenly over a sequence, both ends included.
 
@@ -114,7 +121,7 @@ class FolderFrames(Frames):
                     f"{self.clip_id}: frame {self.files[index]} is {image.height}x{image.width} pixels, the first frame"
                     f" of the clip is {self.size[0]}x{self.size[1]}. Restore the file or set --data.on_bad_sample skip."
                 )
-            frame[:] = np.asarray(_shrink(image, target))
+            frame[:] = shrink(np.asarray(image), target)
         return out
 
     def subset(self, indices: Sequence[int], *, fps: float) -> FolderFrames:
@@ -203,12 +210,6 @@ def _open_image(path: Path, kind: str, clip_id: str) -> Image.Image:
             return image
     except _BROKEN_IMAGE as error:
         raise _unreadable(kind, path, clip_id, error) from error
-
-
-def _shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    if (image.height, image.width) == size:
-        return image
-    return image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
 
 
 def _check_indices(indices: Sequence[int], count: int, clip_id: str) -> None:

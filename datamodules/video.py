@@ -20,11 +20,15 @@ from jaxtyping import Float, UInt8
 from datamodules.audio import read_audio
 from datamodules.clean import clean_expression
 from datamodules.errors import MediaError
-from datamodules.media import fit_size, spread, unreadable
+from datamodules.media import fit_size, shrink, spread, unreadable
 from datamodules.reader import ClipReader
 from datamodules.records import Clip, FrameBudget, Frames
 
 _Result = TypeVar("_Result")
+
+_SAFE_WIDTH = 256
+"""Narrowest picture, in pixels, that decord is asked for. It mistakes the padding of a row for color channels where the
+padded row is a multiple of the width, which happens below 128; narrower frames are decoded larger and shrunk."""
 
 
 class VideoFrames(Frames):
@@ -77,7 +81,7 @@ class VideoFrames(Frames):
     def read(
         self, indices: Sequence[int], *, max_pixels: int | None = None
     ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """RGB frames in the given order, shrunk while decoding where needed.
+        """RGB frames in the given order, shrunk where needed, while decoding as far as possible.
 
         Args:
             indices: 0-based into the clip.
@@ -93,12 +97,15 @@ class VideoFrames(Frames):
         outside = [index for index in indices if not 0 <= index < self.count]
         if outside:
             raise IndexError(f"{self.clip_id}: frames {outside} were asked for; the clip has {self.count}.")
-        height, width = fit_size(self.size, max_pixels)
+        height, width = target = fit_size(self.size, max_pixels)
         if not indices:
-            return np.empty((0, height, width, 3), dtype=np.uint8)
+            return np.empty((0, *target, 3), dtype=np.uint8)
         chosen = [self.indices[index] for index in indices]
-        resize = {} if (height, width) == self.size else {"width": width, "height": height}
-        return _decode(self.path, self.clip_id, partial(_batch, chosen=chosen), **resize)
+        times = math.ceil(_SAFE_WIDTH / width)
+        decoded = (height * times, width * times) if width * times < self.size[1] else self.size
+        resize = {} if decoded == self.size else {"height": decoded[0], "width": decoded[1]}
+        frames = _decode(self.path, self.clip_id, partial(_batch, chosen=chosen), **resize)
+        return frames if decoded == target else np.stack([shrink(frame, target) for frame in frames])
 
     def subset(self, indices: Sequence[int], *, fps: float) -> VideoFrames:
         """A clip of some of the frames.

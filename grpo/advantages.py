@@ -41,7 +41,7 @@ def group_advantages(
 
     Reference:
         GRPO, "group": DeepSeekMath, arXiv:2402.03300, section 4.1.2; Omni-R1, arXiv:2505.20256, with the 1e-4. "none":
-        Dr. GRPO, arXiv:2503.20783, section 3.2. "batch": Lite PPO, arXiv:2508.08221, section 4.1.
+        Dr. GRPO, arXiv:2503.20783, section 3.2. "batch": Lite PPO, arXiv:2508.08221.
     """
     if rewards.shape[1] < 2:
         raise ConfigError(

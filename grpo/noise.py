@@ -5,8 +5,8 @@ from ``softmax(logits / T)``. If the noise depends on nothing but its name, then
 row sits in, not on the rank that computes it, not on what was drawn before. A run that is resumed, spread over more
 processes or sampled by another implementation draws the same completions.
 
-The names are mixed by the integer finaliser of SplitMix64, once for the completion, once for the position and once for
-the vocabulary entry. That is integer arithmetic modulo 2**64, the same on every device; only the two logarithms at the
+A completion's name is hashed to 64 bits. The position moves along SplitMix64's sequence from there, and its integer
+finaliser mixes the result, and once more what comes of it with the vocabulary entry. That is integer arithmetic modulo 2**64, the same on every device; only the two logarithms at the
 end are floating point, taken in float64 and rounded to float32.
 
 Reference:
@@ -59,7 +59,7 @@ def uniform_noise(
     Returns:
         Values strictly between 0 and 1, on a grid of 2**-52; never 0 or 1, so that logarithms are finite.
     """
-    rows = _mix(_mix(keys) + positions * _STEP)
+    rows = _mix(keys + positions * _STEP)
     entries = _mix(torch.arange(1, vocabulary + 1, device=keys.device) * _STEP)
     bits = _shift(_mix(rows[:, None] ^ entries), 12)
     return (bits.double() + 0.5) * 2.0**-52

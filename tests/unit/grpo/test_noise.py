@@ -29,6 +29,13 @@ def test_key_is_the_same_in_every_process():
     assert noise_key(seed=7, rollout_step=3, sample_id="refavs/train/12:abc", index=5) == -6136646365442733929
 
 
+def test_noise_is_the_same_in_every_version():
+    """Frozen for the same reason."""
+    found = uniform_noise(torch.tensor([-6136646365442733929]), torch.tensor([9]), 3)
+    expected = torch.tensor([[0.6341452819422252, 0.2920180933979023, 0.8921998635378435]], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-15)
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rollout_step": 1}, {"sample_id": "b"}, {"index": 1}])
 def test_every_part_of_the_name_changes_the_key(change):
     name = {"seed": 0, "rollout_step": 0, "sample_id": "a", "index": 0}

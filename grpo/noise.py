@@ -6,8 +6,9 @@ row sits in, not on the rank that computes it, not on what was drawn before. A r
 processes or sampled by another implementation draws the same completions.
 
 A completion's name is hashed to 64 bits. The position moves along SplitMix64's sequence from there, and its integer
-finaliser mixes the result, and once more what comes of it with the vocabulary entry. That is integer arithmetic modulo 2**64, the same on every device; only the two logarithms at the
-end are floating point, taken in float64 and rounded to float32.
+finaliser mixes the result, and once more what comes of it with the vocabulary entry. That is integer arithmetic modulo
+2**64, the same on every device; only the two logarithms at the end are floating point, taken in float64 and rounded to
+float32.
 
 Reference:
     Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014 (SplitMix64); Maddison, Tarlow,

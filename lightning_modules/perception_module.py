@@ -15,6 +15,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from datamodules.avshapes.lesson_stream import LessonStream
@@ -110,7 +111,7 @@ class PerceptionModule(L.LightningModule):
             scores = {f"val/{name}/{word}": value for word, value in zip(words, f1, strict=True)}
             self.log_dict({**scores, f"val/{name}": f1.mean()}, batch_size=len(labels))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over both towers."""
         parameters = [p for tower in self.towers for p in tower.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
@@ -135,7 +136,8 @@ class PerceptionModule(L.LightningModule):
             features = self.thinker.model.get_video_features(
                 inputs["pixel_values_videos"].to(self.device), inputs["video_grid_thw"].to(self.device)
             )
-        return torch.cat(list(features.pooler_output)).float()
+        tokens: Tensor = torch.cat(list(features.pooler_output)).float()
+        return tokens
 
     def hear(self, batch: PerceptionBatch) -> Float[Tensor, "tokens hidden"]:
         """Sound tokens of every clip in time order."""
@@ -174,7 +176,8 @@ class PerceptionModule(L.LightningModule):
 
     def _logits(self, tokens: Float[Tensor, "tokens hidden"], words: Sequence[str]) -> Float[Tensor, "tokens words"]:
         embeddings = self.word_embeddings(words)
-        return self.sharpness * (tokens.float() @ embeddings.T / embeddings.norm(dim=-1) ** 2 - 0.5)
+        agreement: Tensor = tokens.float() @ embeddings.T / embeddings.norm(dim=-1) ** 2
+        return self.sharpness * (agreement - 0.5)
 
     def _naming_loss(
         self,

@@ -15,7 +15,9 @@ from typing import Any, Literal
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_auroc
 
 from datamodules.lessons import Lesson, lesson_from_labels
 from datamodules.records import Clip
@@ -66,7 +68,8 @@ class SFTModule(L.LightningModule):
         self.max_grad_norm = max_grad_norm
         self.keyframes = keyframes
         self.output = output
-        self._scores: dict[str, list[float]] = defaultdict(list)
+        self._exact: dict[str, list[bool]] = defaultdict(list)
+        self._odds: dict[str, list[tuple[float, bool]]] = defaultdict(list)
 
     def configure_model(self) -> None:
         """Load the weights and decide what is trained."""
@@ -91,24 +94,40 @@ class SFTModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Sequence[Lesson | Clip], _: int) -> None:
-        """Collect, per kind of evidence, the share of answers that are right word for word (teacher-forced)."""
-        rows, evidence = self.pack(batch)
-        right = answer_logits(self.reasoner, rows).argmax(-1) == rows.labels[rows.labels != -100]
-        place = torch.nonzero(rows.labels != -100)
-        owner = rows.turns[place[:, 0], place[:, 1]]
-        for row, names in enumerate(evidence):
+        """Collect what `on_validation_epoch_end` scores: answers right word for word, and yes/no log-odds."""
+        rows, turns = self.pack(batch)
+        logits = answer_logits(self.reasoner, rows).float()
+        labels = rows.labels[rows.labels != -100]
+        row, column = torch.nonzero(rows.labels != -100, as_tuple=True)
+        owner = rows.turns[row, column]
+        yes, no = (self.reasoner.builder.answer_ids(word)[0] for word in ("yes", "no"))
+        for index, names in enumerate(turns):
             for number, name in enumerate(names):
-                tokens = right[(place[:, 0] == row) & (owner == number)]
-                self._scores[name].append(float(tokens.all()))
+                mine = (row == index) & (owner == number)
+                self._exact[name].append(bool((logits[mine].argmax(-1) == labels[mine]).all()))
+                first = int(labels[mine][0])
+                if first in (yes, no):
+                    odds = float(logits[mine][0, yes] - logits[mine][0, no])
+                    self._odds[name.replace("null ", "")].append((odds, first == yes))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the shares."""
-        self.log_dict({f"val/exact/{name}": sum(v) / len(v) for name, v in sorted(self._scores.items())})
-        self._scores.clear()
+        """Log, per kind of evidence, the share of exact answers and the AUC of the yes/no log-odds.
 
-    def configure_optimizers(self) -> dict[str, Any]:
+        The answers are read teacher-forced. An AUC of 0.5 is blind guessing whatever the share of right answers; kinds
+        with one label only have none.
+        """
+        self.log_dict({f"val/exact/{name}": sum(v) / len(v) for name, v in sorted(self._exact.items())})
+        for name, pairs in sorted(self._odds.items()):
+            odds, labels = torch.tensor([pair[0] for pair in pairs]), torch.tensor([pair[1] for pair in pairs])
+            if labels.any() and not labels.all():
+                self.log(f"val/auc/{name}", binary_auroc(odds.sigmoid(), labels.long()))
+        self._exact.clear()
+        self._odds.clear()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a lower rate for the towers."""
-        towers, rest = [], []
+        towers: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in self.reasoner.named_parameters():
             if parameter.requires_grad:
                 (towers if ".visual." in name or ".audio_tower." in name else rest).append(parameter)

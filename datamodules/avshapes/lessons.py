@@ -10,7 +10,7 @@ Recipes read scenes directly; training and evaluation of policies never do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -197,7 +197,7 @@ def _listing(things: tuple[Thing, ...] | list[Thing]) -> str:
 
 def _half_present(
     present: list[str],
-    every: tuple[str, ...] | list[str] | dict[str, object],
+    every: Iterable[str],
     rng: np.random.Generator,
     *,
     near: Callable[[str], bool] = lambda _: True,

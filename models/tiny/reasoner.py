@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -113,7 +114,7 @@ def build_tokenizer(lines: Iterable[str], *, vocabulary: int = 768) -> Qwen2Toke
     learned = json.loads(bpe.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=learned["vocab"],
-        merges=[tuple(merge) for merge in learned["merges"]],
+        merges=[tuple(merge) for merge in learned["merges"]],  # type: ignore[misc]  # annotated as strings
         unk_token="<|endoftext|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -129,14 +130,14 @@ def build_processor(tokenizer: Qwen2Tokenizer, sizes: TinySizes | None = None) -
     """The released processor class over a small tokenizer and small feature extractors."""
     sizes = sizes or TinySizes()
     smallest = 28 * 28
-    return Qwen2_5OmniProcessor(
+    return Qwen2_5OmniProcessor(  # type: ignore[no-untyped-call]
         image_processor=Qwen2VLImageProcessor(
             size={"shortest_edge": smallest, "longest_edge": sizes.close_up_side**2}, temporal_patch_size=2
         ),
         video_processor=Qwen2VLVideoProcessor(
             size={"shortest_edge": smallest, "longest_edge": sizes.glance_side**2}, cap_pixels_per_frame=False
         ),
-        feature_extractor=WhisperFeatureExtractor(
+        feature_extractor=WhisperFeatureExtractor(  # type: ignore[no-untyped-call]
             feature_size=sizes.mel_bins,
             sampling_rate=16_000,
             hop_length=800,
@@ -160,9 +161,9 @@ def build_thinker(
         seed: Of the initialisation.
     """
     sizes = sizes or TinySizes()
-    token = tokenizer.convert_tokens_to_ids
-    config = Qwen2_5OmniThinkerConfig(
-        text_config={
+    # vision_start_token_id and vision_end_token_id are read by the model but no declared fields of its configuration.
+    settings: dict[str, Any] = {
+        "text_config": {
             "vocab_size": -(-len(tokenizer) // 64) * 64,
             "hidden_size": sizes.hidden,
             "intermediate_size": sizes.feed_forward,
@@ -181,7 +182,7 @@ def build_thinker(
             "eos_token_id": tokenizer.eos_token_id,
             "bos_token_id": None,
         },
-        vision_config={
+        "vision_config": {
             "depth": sizes.vision_layers,
             "hidden_size": sizes.vision_hidden,
             "intermediate_size": sizes.vision_feed_forward,
@@ -191,7 +192,7 @@ def build_thinker(
             "out_hidden_size": sizes.hidden,
             "fullatt_block_indexes": list(range(sizes.vision_layers)),
         },
-        audio_config={
+        "audio_config": {
             "num_mel_bins": sizes.mel_bins,
             "encoder_layers": sizes.audio_layers,
             "encoder_attention_heads": 4,
@@ -201,20 +202,26 @@ def build_thinker(
             "n_window": 20,
             "output_dim": sizes.hidden,
         },
-        image_token_index=token("<|IMAGE|>"),
-        audio_token_index=token("<|AUDIO|>"),
-        video_token_index=token("<|VIDEO|>"),
-        position_id_per_seconds=5,
-        seconds_per_chunk=2,
-        audio_start_token_id=token("<|audio_bos|>"),
-        audio_end_token_id=token("<|audio_eos|>"),
-        vision_start_token_id=token("<|vision_bos|>"),
-        vision_end_token_id=token("<|vision_eos|>"),
-        tie_word_embeddings=True,
-    )
+        "image_token_index": _token(tokenizer, "<|IMAGE|>"),
+        "audio_token_index": _token(tokenizer, "<|AUDIO|>"),
+        "video_token_index": _token(tokenizer, "<|VIDEO|>"),
+        "position_id_per_seconds": 5,
+        "seconds_per_chunk": 2,
+        "audio_start_token_id": _token(tokenizer, "<|audio_bos|>"),
+        "audio_end_token_id": _token(tokenizer, "<|audio_eos|>"),
+        "vision_start_token_id": _token(tokenizer, "<|vision_bos|>"),
+        "vision_end_token_id": _token(tokenizer, "<|vision_eos|>"),
+        "tie_word_embeddings": True,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
+        thinker = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig(**settings))
     thinker.generation_config.eos_token_id = tokenizer.eos_token_id
     thinker.generation_config.pad_token_id = tokenizer.pad_token_id
     return thinker
+
+
+def _token(tokenizer: Qwen2Tokenizer, text: str) -> int:
+    """Id of a special token."""
+    found = tokenizer.convert_tokens_to_ids(text)
+    return found if isinstance(found, int) else found[0]

@@ -17,8 +17,17 @@ import sys
 
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.banner import StartBanner
 from callbacks.checkpoint import RunCheckpoint
+from callbacks.export import ExportAdapter
+from callbacks.health import HealthMonitor
 from callbacks.interrupt import GracefulInterrupt
+from callbacks.overlays import MaskOverlays
+from callbacks.predictions import PredictionWriter
+from callbacks.progress import RunProgress
+from callbacks.results import ResultsWriter
+from callbacks.rollout_table import RolloutTable
+from callbacks.summary import FitSummary
 from datamodules.modules import RefAVSDataModule, ReVOSDataModule
 from lightning_modules.cli import run
 from lightning_modules.grpo_module import GRPOModule
@@ -28,8 +37,17 @@ from models.propagator import SAM2Propagator
 from rewards import catalog
 
 CALLBACKS: dict[str, type[Callback]] = {
+    "banner": StartBanner,
+    "progress": RunProgress,
     "checkpoint": RunCheckpoint,
     "interrupt": GracefulInterrupt,
+    "rollouts": RolloutTable,
+    "overlays": MaskOverlays,
+    "health": HealthMonitor,
+    "adapter": ExportAdapter,
+    "summary": FitSummary,
+    "results": ResultsWriter,
+    "predictions": PredictionWriter,
 }
 """Named callbacks: `--checkpoint.every_n_train_steps 8` sets one thing of one of them."""
 

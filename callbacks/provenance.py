@@ -1,0 +1,65 @@
+"""Where a number comes from: code, configuration, weights, data and versions."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+_PACKAGES = ("torch", "lightning", "transformers", "peft", "sam2")
+
+
+def provenance(trainer: L.Trainer, run: Path) -> dict[str, Any]:
+    """What has to be named beside a result so that somebody else can get it again.
+
+    Args:
+        trainer: The one that made the result.
+        run: Its run folder, with the resolved configuration.
+
+    Returns:
+        Plain values: command, date, commit, hash of the configuration, checkpoint and its hash, data root, versions.
+        The commit is None outside a git checkout, and ends in "+changes" when files differ from it.
+    """
+    config = run / "config.yaml"
+    checkpoint = trainer.ckpt_path
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(Path(__file__).parent),
+        "config": str(config),
+        "config_sha256": file_hash(config),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "checkpoint_sha256": None if checkpoint is None else file_hash(Path(checkpoint)),
+        "data_root": getattr(getattr(trainer, "datamodule", None), "root", None),
+        "processes": trainer.world_size,
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def file_hash(path: Path) -> str | None:
+    """SHA-256 of a file's bytes, None when there is no such file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def commit(folder: Path) -> str | None:
+    """The commit that a folder's checkout is at, with "+changes" when tracked files differ; None without git."""
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}+changes" if changed else head
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,108 @@
+"""The table of a `test` or `validate` command, on the screen and as files that say where the numbers come from.
+
+`results.json` has every mean and the provenance, `results.md` the table, `clips.jsonl` one line per clip. Scores are
+stored in 0..1 and shown times 100.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import rich
+from lightning.pytorch.callbacks import Callback
+from rich.table import Table
+
+from callbacks.media import markdown_table
+from callbacks.provenance import provenance
+from callbacks.summary import clip_values
+from lightning_modules.evaluation import Evaluation
+
+_COLUMNS = {"jf": "J&F", "j": "J", "f": "F", "s": "S", "null_accuracy": "null right", "false_absent": "wrongly absent"}
+
+
+class ResultsWriter(Callback):
+    """Prints one table per evaluation and writes it beside the logs."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        """Keep the setting.
+
+        Args:
+            enabled: False prints and writes nothing.
+        """
+        self.enabled = enabled
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report a test."""
+        self._report(trainer, getattr(pl_module, "last_test", None), "test/")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report a validation that was asked for by itself, not those within a training."""
+        if trainer.state.fn == "validate":
+            self._report(trainer, getattr(pl_module, "last_validation", None), "val/")
+
+    def _report(self, trainer: L.Trainer, evaluation: Evaluation | None, prefix: str) -> None:
+        if evaluation is None or not self.enabled:
+            return
+        run = trainer.log_dir if trainer.loggers else None
+        if not trainer.is_global_zero:
+            return
+        header, rows = score_table(evaluation, prefix)
+        table = Table(*header, title=f"{prefix.strip('/')}, {len(evaluation.results)} clips, scores x 100")
+        for row in rows:
+            table.add_row(*row)
+        console = rich.get_console()
+        console.print(table)
+        if run is not None:
+            write_results(Path(run), trainer, evaluation, prefix)
+            console.print(f"written to {Path(run) / 'results.md'} and .json", soft_wrap=True, highlight=False)
+
+
+def score_table(evaluation: Evaluation, prefix: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: one row per kind of clip, then all together.
+
+    Args:
+        evaluation: What was measured.
+        prefix: What its keys begin with.
+
+    Returns:
+        Cells as text; "-" where a score is not defined for a kind.
+    """
+    metrics = evaluation.metrics
+    kinds = sorted({result.kind for result in evaluation.results})
+    names = [name for name in _COLUMNS if any(f"{prefix}{kind}{name}" in metrics for kind in ["", *_slashed(kinds)])]
+    rows = []
+    for kind, label in [*zip(_slashed(kinds), kinds, strict=True), ("", "all")]:
+        count = sum(result.kind == label for result in evaluation.results) if kind else len(evaluation.results)
+        values = [metrics.get(f"{prefix}{kind}{name}") for name in names]
+        rows.append([label, str(count), *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+    return ["clips", "n", *(_COLUMNS[name] for name in names)], rows
+
+
+def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix: str) -> None:
+    """Write the three files.
+
+    Args:
+        run: Folder to write to.
+        trainer: For the provenance.
+        evaluation: What was measured.
+        prefix: What its keys begin with.
+    """
+    source = provenance(trainer, run)
+    content = {"metrics": evaluation.metrics, "clips": len(evaluation.results), "provenance": source}
+    (run / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    header, rows = score_table(evaluation, prefix)
+    notes = [f"- {name}: {value}" for name, value in source.items()]
+    lines = ["# Results", "", "Scores x 100.", "", markdown_table(header, rows), "", *notes]
+    (run / "results.md").write_text("\n".join(lines) + "\n")
+    with (run / "clips.jsonl").open("w") as file:
+        for result in evaluation.results:
+            values = {name.partition("/")[2]: value for name, value in clip_values(result).items()}
+            row = {"clip": result.clip_id, "kind": result.kind, "text": result.text, **values}
+            file.write(json.dumps(row) + "\n")
+
+
+def _slashed(kinds: Sequence[str]) -> list[str]:
+    return [f"{kind}/" for kind in kinds]

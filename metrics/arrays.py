@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Shaped
 
-MaskLike = Shaped[np.ndarray, "frames height width"] | Shaped[torch.Tensor, "frames height width"]
-"""Masks of one clip over time; every non-zero value is foreground."""
+MaskLike = Shaped[np.ndarray, "..."] | Shaped[torch.Tensor, "..."]
+"""Masks of one clip over time, (frames, height, width); every non-zero value is foreground. Checked where used."""
 
 
-def as_array(masks: MaskLike) -> Shaped[np.ndarray, "frames height width"]:
+def as_array(masks: MaskLike) -> Shaped[np.ndarray, "..."]:
     """The values as a NumPy array, copied from the device where needed."""
     return masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else np.asarray(masks)
 

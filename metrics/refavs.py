@@ -128,9 +128,7 @@ def hard_logits(mask: Shaped[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
     return torch.where(mask != 0, HARD_LOGIT, -HARD_LOGIT)
 
 
-def _frames(
-    logits: Float[Tensor, "frames 1 height width"], target: Shaped[Tensor, "frames 1 height width"]
-) -> tuple[Float32[Tensor, "frames pixels"], Shaped[Tensor, "frames pixels"]]:
+def _frames(logits: Tensor, target: Tensor) -> tuple[Float32[Tensor, "frames pixels"], Shaped[Tensor, "frames pixels"]]:
     """One row of pixels per frame."""
     if logits.shape != target.shape or logits.ndim != 4 or logits.shape[1] != 1 or not len(logits):
         raise ValueError(

@@ -44,8 +44,8 @@ def test_mean_over_picks(score):
 def test_extra_boxes_cost_a_share_of_a_missed_object(score):
     """One target, two boxes: 1 / (1 + 0.5); at cost 1 as bad as a missed object; at cost 0 ignored."""
     assert score([0], [[CORNER, FAR]]) == pytest.approx(1 / 1.5)
-    assert score([0], [[CORNER, FAR]], extra_box_cost=1) == 0.5
-    assert score([0], [[CORNER, FAR]], extra_box_cost=0) == 1
+    assert score([0], [[CORNER, FAR]], extra_box_cost=1.0) == 0.5
+    assert score([0], [[CORNER, FAR]], extra_box_cost=0.0) == 1
 
 
 def test_extra_boxes_do_not_hide_the_rest(score):

@@ -74,5 +74,5 @@ def test_the_reward_on_the_page_works(make_clip, make_rollout):
     names = {}
     exec(compile(code, "docs/rewards.md", "exec"), names)
     rollouts = [make_rollout(make_clip(), [0], tokens=tokens) for tokens in (200, 201)]
-    (output,) = RewardSuite({"brief": names["BriefReward"](weight=2)}).score([rollouts])
+    (output,) = RewardSuite({"brief": names["BriefReward"](weight=2.0)}).score([rollouts])
     assert output.totals == [2.0, 0.0]

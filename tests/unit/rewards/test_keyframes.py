@@ -60,7 +60,7 @@ def test_diversity_pays_for_distinct_spread_picks_and_charges_repeats(make_clip,
 
 def test_diversity_without_spread_is_the_papers_form(make_clip, make_rollout):
     clip = make_clip()
-    reward = DiversityReward(distinct_bonus=0.2, spread_bonus=0)
+    reward = DiversityReward(distinct_bonus=0.2, spread_bonus=0.0)
     assert reward([make_rollout(clip, [0, 1, 2], repeats=2)]) == pytest.approx([3 * 0.2 - 2 * 0.2])
 
 
@@ -105,8 +105,8 @@ def test_saliency_does_not_apply_without_a_visible_pixel(masks, make_clip, make_
 @pytest.mark.parametrize(
     ("build", "setting"),
     [
-        (lambda: DiversityReward(distinct_bonus=-1), "distinct_bonus"),
-        (lambda: DiversityReward(repeat_penalty=-1), "repeat_penalty"),
+        (lambda: DiversityReward(distinct_bonus=-0.1), "distinct_bonus"),
+        (lambda: DiversityReward(repeat_penalty=-0.1), "repeat_penalty"),
         (lambda: DiversityReward(spread_bonus=-0.1), "spread_bonus"),
         (lambda: CountReward(target_count=0), "target_count"),
     ],

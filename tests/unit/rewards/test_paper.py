@@ -92,7 +92,7 @@ def test_ticks_follow_the_time_base_not_the_frame_rate(make_clip, make_rollout, 
     """
     clip = make_clip(two_squares, fps=1.0)
     assert PaperBaseReward()([make_rollout(clip, [(0.0, 2.0)])]) == pytest.approx([1.2])
-    assert PaperBaseReward(ticks_per_s=1)([make_rollout(clip, [(0.0, 2.0)])]) == pytest.approx([1.1])
+    assert PaperBaseReward(ticks_per_s=1.0)([make_rollout(clip, [(0.0, 2.0)])]) == pytest.approx([1.1])
 
 
 def test_alignment_pools_visible_entries(clip, make_rollout):
@@ -132,7 +132,7 @@ def test_first_frame_without_the_target_earns_nothing(make_clip, make_rollout, t
 
 
 def test_impossible_settings_name_their_flag():
-    with pytest.raises(ConfigError, match=r"ticks_per_s is 0; expected a number > 0"):
-        PaperBaseReward(ticks_per_s=0)
+    with pytest.raises(ConfigError, match=r"ticks_per_s is 0\.0; expected a number > 0"):
+        PaperBaseReward(ticks_per_s=0.0)
     with pytest.raises(ConfigError, match=r"target_count is 0; expected at least 1 tick"):
         PaperCountReward(target_count=0)

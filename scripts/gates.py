@@ -1,0 +1,196 @@
+"""Measure whether a tiny reasoner is a fit start for reinforcement learning, with System 2 behind it.
+
+    python scripts/gates.py --reasoner weights/tiny/reasoner
+
+A good start uses the evidence and answers in form, but chooses and describes only roughly, so that there is something
+to win. Printed for held-out clips of both generated benchmarks: well-formed answers, descriptions that are right
+(greedy, and best of 8), groups whose rewards differ, null answers, and how far the oracle plan (best frame, true
+description) through the same System 2 is ahead of the greedy one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datamodules.avshapes.descriptions import is_right_description
+from datamodules.avshapes.make import ensure_avshapes
+from datamodules.avshapes.truth import Truth, read_truth
+from datamodules.base import ClipDataModule
+from datamodules.modules import RefAVSDataModule, ReVOSDataModule
+from datamodules.records import Clip, Keyframe, ParseReport, Plan, Rollout
+from grpo.engine import PlainEngine, SampleRequest
+from grpo.noise import noise_key
+from grpo.sampling import Sampling
+from metrics.region import region_j
+from models.detector import DetectorGrounder
+from models.pipeline import TwoSystemPipeline
+from models.plan import parse_plan
+from models.propagator import SAM2Propagator
+from models.reasoner import Reasoner
+from rewards import catalog
+from rewards.suite import RewardSuite
+
+
+@dataclass(frozen=True)
+class ClipGates:
+    """What one held-out clip showed; averages over clips are the gates."""
+
+    is_null: bool
+    well_formed: float
+    right_greedy: float
+    right_sampled: float
+    right_best: float
+    absent_greedy: float
+    absent_sampled: float
+    reward_spread: float
+    reward_greedy: float
+    reward_best: float
+    j_greedy: float
+    j_best: float
+    j_oracle: float
+
+
+def measure(
+    reasoner: Reasoner, pipeline: TwoSystemPipeline, suite: RewardSuite, clip: Clip, truth: Truth, sampling: Sampling
+) -> ClipGates:
+    """Answer one clip greedily, eight times by sampling, and once by the oracle."""
+    encoded = reasoner.encode(reasoner.prepare(clip))
+    keys = [noise_key(seed=sampling.seed, rollout_step=0, sample_id=clip.id, index=index) for index in range(8)]
+    greedy = Sampling(max_new_tokens=sampling.max_new_tokens, temperature=0)
+    engine = PlainEngine()
+    completions = engine.sample(reasoner, [SampleRequest(encoded, [0])], greedy)[0]
+    completions += engine.sample(reasoner, [SampleRequest(encoded, keys)], sampling)[0]
+    rollouts = []
+    for index, completion in enumerate(completions):
+        text = reasoner.decode(completion.ids)
+        plan = parse_plan(text, fps=clip.frames.fps, frames=clip.frames.count, max_keyframes=reasoner.max_keyframes)
+        rollouts.append(Rollout(clip, index, text, completion.ids, completion.logprobs, completion.is_truncated, plan))
+    oracle = Rollout(clip, 9, "", completions[0].ids, completions[0].logprobs, False, oracle_plan(clip, truth))
+    filled = pipeline.fill([*rollouts, oracle], {"boxes", "masks"})
+    totals = suite.score([filled[1:9]])[0].totals
+    right = [all_right(rollout.plan, truth) for rollout in rollouts]
+    j = [clip_j(rollout) for rollout in filled]
+    return ClipGates(
+        is_null=clip.is_null,
+        well_formed=mean(rollout.plan.parse.is_well_formed for rollout in rollouts[1:]),
+        right_greedy=right[0],
+        right_sampled=mean(right[1:]),
+        right_best=max(right[1:]),
+        absent_greedy=float(rollouts[0].plan.is_absent),
+        absent_sampled=mean(rollout.plan.is_absent for rollout in rollouts[1:]),
+        reward_spread=float(np.std(totals) > 1e-3),
+        reward_greedy=suite.score([filled[:1]])[0].totals[0],
+        reward_best=max(totals),
+        j_greedy=j[0],
+        j_best=max(j[1:9]),
+        j_oracle=j[9],
+    )
+
+
+def oracle_plan(clip: Clip, truth: Truth) -> Plan:
+    """The frame that shows most of the target, and its true description; absent for a null clip."""
+    if clip.is_null or clip.masks is None:
+        return Plan((), True, ParseReport(True))
+    frame = int(clip.masks.areas.sum(axis=1).argmax())
+    things = [truth.things[index] for index in truth.targets]
+    words = f"the {things[0].name}"
+    if len(things) > 1:
+        words = f"the {things[0].color} things" if truth.color else f"the {things[0].shape}s"
+    return Plan(
+        (Keyframe(frame, words, frame / clip.frames.fps, (frame + 1) / clip.frames.fps),), False, ParseReport(True)
+    )
+
+
+def all_right(plan: Plan, truth: Truth) -> float:
+    """1 when the plan names keyframes and each description picks out the targets and nothing else."""
+    right = [is_right_description(keyframe.description, truth.things, truth.targets) for keyframe in plan.keyframes]
+    return float(bool(right) and all(right))
+
+
+def clip_j(rollout: Rollout) -> float:
+    """Mean region J over the frames."""
+    if rollout.masks is None or rollout.clip.masks is None:
+        raise ValueError(f"{rollout.clip.id} has no masks to compare")
+    return float(region_j(rollout.masks.union(), rollout.clip.masks.union()).mean())
+
+
+def mean(values: Sequence[float] | object) -> float:
+    """Average; NaN of nothing."""
+    found = [float(value) for value in values]  # type: ignore[attr-defined]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def report(rows: Sequence[ClipGates]) -> dict[str, float]:
+    """The gates over all clips."""
+    there = [row for row in rows if not row.is_null]
+    null = [row for row in rows if row.is_null]
+    return {
+        "well_formed": mean(row.well_formed for row in rows),
+        "right_greedy": mean(row.right_greedy for row in there),
+        "right_sampled": mean(row.right_sampled for row in there),
+        "right_best_of_8": mean(row.right_best for row in there),
+        "absent_when_there_greedy": mean(row.absent_greedy for row in there),
+        "absent_when_there_sampled": mean(row.absent_sampled for row in there),
+        "absent_when_null_greedy": mean(row.absent_greedy for row in null),
+        "absent_when_null_sampled": mean(row.absent_sampled for row in null),
+        "groups_with_spread": mean(row.reward_spread for row in rows),
+        "reward_greedy": mean(row.reward_greedy for row in rows),
+        "reward_best_of_8": mean(row.reward_best for row in rows),
+        "j_greedy": mean(row.j_greedy for row in there),
+        "j_best_of_8": mean(row.j_best for row in there),
+        "j_oracle": mean(row.j_oracle for row in there),
+        "clips": float(len(rows)),
+    }
+
+
+def main() -> None:
+    """Measure both benchmarks and print one table each."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--reasoner", default="weights/tiny/reasoner")
+    parser.add_argument("--grounder", default="weights/tiny/grounder")
+    parser.add_argument("--propagator", default="weights/tiny/propagator")
+    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--benchmarks", nargs="+", default=["refavs", "revos"], choices=["refavs", "revos"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    reasoner = Reasoner(options.reasoner, template="short")
+    reasoner.load()
+    reasoner.eval()
+    pipeline = TwoSystemPipeline(DetectorGrounder(options.grounder), SAM2Propagator(options.propagator))
+    pipeline.grounder.load()
+    pipeline.propagator.load()
+    modules: dict[str, type[ClipDataModule]] = {"refavs": RefAVSDataModule, "revos": ReVOSDataModule}
+    suite = RewardSuite(
+        {
+            "format": catalog.FormatReward(),
+            "saliency": catalog.SaliencyReward(),
+            "alignment": catalog.AlignmentReward(),
+            "consistency": catalog.ConsistencyReward(weight=2.0),
+            "absent": catalog.NullReward(weight=2.0),
+        }
+    )
+    for benchmark in options.benchmarks:
+        data = modules[benchmark](
+            val_size=options.clips, glance_frames=10, glance_max_pixels=112**2, close_up_max_pixels=224**2
+        )
+        data.prepare_data()
+        data.setup("validate")
+        truths = {(truth.clip, truth.expression_id): truth for truth in read_truth(Path(ensure_avshapes(benchmark)))}
+        rows = []
+        for batch in data.val_dataloader():
+            for clip in batch:
+                row = clip.expression_id.partition("_")[0]
+                truth = truths[clip.video, str(int(row)) if benchmark == "refavs" else clip.expression_id]
+                rows.append(measure(reasoner, pipeline, suite, clip, truth, Sampling(max_new_tokens=192)))
+        print(benchmark, json.dumps({name: round(value, 3) for name, value in report(rows).items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ then measures the saved detector on held-out scenes and logs the gates. It uses 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from lightning_modules.grounder_gates import measure_gates
 from models.detector import DetectorGrounder
 from models.tiny.detector import DetectorSizes, build_detector, build_detector_processor
 from models.tiny.detector_loss import DetectionLoss, assign_patches, detection_loss
+from models.tiny.optimizer import MuonAdamW
+
+_NOT_HIDDEN = re.compile(r"embedding|logit_|dense2")
+"""Two-dimensional weights that are tables or output layers."""
 
 
 class GrounderModule(L.LightningModule):
@@ -33,9 +38,11 @@ class GrounderModule(L.LightningModule):
     Args:
         sizes: Sizes of the detector.
         seed: Of its starting values and of the tokenizer's text.
-        learning_rate: Peak of AdamW's learning rate; warmed up, then decayed to 1 % along a cosine over all steps.
+        matrix_learning_rate: Peak learning rate of hidden matrices (Muon); warmed up, then decayed to 1 % along a
+            cosine over all steps.
+        learning_rate: The same of everything else (AdamW).
         warmup_steps: Steps of the warm-up.
-        weight_decay: AdamW's weight decay on matrices.
+        weight_decay: Weight decay of hidden matrices.
         naming_weight: Weight of the focal loss of the description scores.
         box_weight: Weight of the complete-IoU loss.
         distance_weight: Weight of the corner distance.
@@ -49,9 +56,10 @@ class GrounderModule(L.LightningModule):
         sizes: DetectorSizes | None = None,
         *,
         seed: int = 0,
+        matrix_learning_rate: float = 0.02,
         learning_rate: float = 2e-3,
-        warmup_steps: int = 100,
-        weight_decay: float = 0.02,
+        warmup_steps: int = 50,
+        weight_decay: float = 0.01,
         naming_weight: float = 2.0,
         box_weight: float = 2.0,
         distance_weight: float = 10.0,
@@ -61,6 +69,7 @@ class GrounderModule(L.LightningModule):
         super().__init__()
         self.sizes = sizes or DetectorSizes()
         self.seed = seed
+        self.matrix_learning_rate = matrix_learning_rate
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
@@ -130,13 +139,16 @@ class GrounderModule(L.LightningModule):
         )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW without decay of vectors; linear warm-up, then a cosine over all steps of the trainer."""
-        trained = [weights for weights in self.detector.parameters() if weights.requires_grad]
-        groups = [
-            {"params": [weights for weights in trained if weights.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [weights for weights in trained if weights.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98))
+        """Muon for hidden matrices, AdamW for the rest; linear warm-up, then a cosine over all steps."""
+        trained = [(name, weights) for name, weights in self.detector.named_parameters() if weights.requires_grad]
+        is_matrix = {name: weights.ndim == 2 and not _NOT_HIDDEN.search(name) for name, weights in trained}
+        optimizer = MuonAdamW(
+            [weights for name, weights in trained if is_matrix[name]],
+            [weights for name, weights in trained if not is_matrix[name]],
+            matrix_learning_rate=self.matrix_learning_rate,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
         steps = int(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:

@@ -7,9 +7,9 @@ rounding, and scores them alike.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from jaxtyping import Int64
 from torch import Tensor
@@ -35,14 +35,16 @@ class SampleRequest:
     keys: Sequence[int]
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Samples completions and scores them."""
 
+    @abstractmethod
     def sample(
         self, reasoner: Reasoner, requests: Sequence[SampleRequest], sampling: Sampling
     ) -> list[list[Completion]]:
         """Sample all groups of a rollout phase; one list per request, in the order of its keys."""
 
+    @abstractmethod
     def score(
         self,
         reasoner: Reasoner,
@@ -54,7 +56,7 @@ class Engine(Protocol):
         """Log-probabilities of completions of one prompt, with gradient where autograd is on."""
 
 
-class PlainEngine:
+class PlainEngine(Engine):
     """Every completion is a row of its own: slow, and obviously right."""
 
     def sample(

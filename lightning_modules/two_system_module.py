@@ -87,7 +87,7 @@ class TwoSystemModule(L.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.evaluation = evaluation
-        self.greedy = Sampling(max_new_tokens=evaluation.max_new_tokens or max_new_tokens, temperature=0)
+        self.greedy = Sampling(max_new_tokens=evaluation.max_new_tokens or max_new_tokens, temperature=0.0)
         self.clock = PhaseClock()
         self.last_validation: Evaluation | None = None
         self.last_test: Evaluation | None = None

@@ -63,7 +63,7 @@ def test_averaging_by_hand(loss_type, expected):
 )
 def test_clipping_by_hand(ratio, advantage, expected, has_gradient):
     batch = make_batch([[ratio]], [advantage])
-    output = policy_loss(batch, GRPOSettings(beta=0, epsilon=0.2, epsilon_high=0.3), whole(batch))
+    output = policy_loss(batch, GRPOSettings(beta=0.0, epsilon=0.2, epsilon_high=0.3), whole(batch))
     output.loss.backward()
     assert output.loss.item() == pytest.approx(expected)
     assert (batch.logprobs.grad.item() != 0) == has_gradient
@@ -79,7 +79,7 @@ def test_sequence_ratio_is_the_geometric_mean_of_the_trained_tokens():
 def test_sequence_level_clips_whole_completions():
     """The second completion's ratio 2 is clipped at 1.2, so the loss is -(1 + 1.2) / 2; clipped share 1 of 2."""
     batch = make_batch([[2, 0.5], [2, 2]], [1.0, 1.0])
-    settings = GRPOSettings(beta=0, importance_level="sequence")
+    settings = GRPOSettings(beta=0.0, importance_level="sequence")
     output = policy_loss(batch, settings, whole(batch))
     assert output.loss.item() == pytest.approx(-1.1)
     metrics = loss_metrics(output.stats.pack()[None], has_kl=False)
@@ -139,7 +139,7 @@ def test_padding_never_matters():
 @pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dapo", "dr_grpo"])
 def test_a_completion_without_trained_tokens_gives_zero_and_no_nan(loss_type):
     batch = make_batch([[1.5, 1.5]], [1.0], lengths=[0])
-    output = policy_loss(batch, GRPOSettings(beta=0, loss_type=loss_type), whole(batch))
+    output = policy_loss(batch, GRPOSettings(beta=0.0, loss_type=loss_type), whole(batch))
     output.loss.backward()
     assert output.loss.item() == 0
     assert batch.logprobs.grad.abs().sum() == 0
@@ -221,7 +221,7 @@ def test_gradient_on_policy_is_the_advantage_times_the_weight(seed, level):
     completion's weight evenly over its tokens, which per-completion averaging does anyway."""
     batch = random_batch(3, 4, seed)
     on_policy = TokenBatch(batch.logprobs, batch.logprobs.detach(), batch.advantages, batch.mask)
-    policy_loss(on_policy, GRPOSettings(beta=0, importance_level=level), whole(on_policy)).loss.backward()
+    policy_loss(on_policy, GRPOSettings(beta=0.0, importance_level=level), whole(on_policy)).loss.backward()
     expected = -token_weights(batch.mask.double(), "grpo", whole(batch)) * batch.advantages[:, None]
     torch.testing.assert_close(batch.logprobs.grad, expected)
 
@@ -247,7 +247,7 @@ def test_loss_gradient_is_the_policy_gradient_of_an_enumerated_game():
     logprobs = torch.stack([torch.log_softmax(first, 0)[a], torch.log_softmax(second, 1)[a, b]], dim=1)
     advantages = reward[a, b] - reward[a, b].mean()
     batch = TokenBatch(logprobs, logprobs.detach(), advantages, torch.ones(16, 2, dtype=torch.bool))
-    loss = policy_loss(batch, GRPOSettings(beta=0, loss_type="dr_grpo"), UpdateSize(16, 32, 32, 1)).loss
+    loss = policy_loss(batch, GRPOSettings(beta=0.0, loss_type="dr_grpo"), UpdateSize(16, 32.0, 32.0, 1)).loss
     for found, wanted in zip(torch.autograd.grad(loss, [first, second]), expected, strict=True):
         torch.testing.assert_close(-found, wanted, rtol=1e-6, atol=1e-9)
 
@@ -283,5 +283,5 @@ def test_no_kl_is_reported_without_a_reference():
 def test_counted_clips_by_hand():
     """Advantages 1 and -1, ratios 1.5, 0.5, 1 each: one clipped above for the first, one below for the second."""
     batch = make_batch([[1.5, 0.5, 1], [1.5, 0.5, 1]], [1.0, -1.0])
-    found = policy_loss(batch, GRPOSettings(beta=0), whole(batch)).stats
+    found = policy_loss(batch, GRPOSettings(beta=0.0), whole(batch)).stats
     assert (found.clipped_high.item(), found.clipped_low.item(), found.ratios.item()) == (1, 1, 6)

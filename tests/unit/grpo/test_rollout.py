@@ -71,7 +71,7 @@ def test_greedy_completions_are_those_of_transformers(make_reasoner, make_clip, 
     """`generate` repeats nothing of ours: it runs the towers itself and works its positions out from the ids."""
     reasoner = make_reasoner(gain=3.0)
     prompt = reasoner.prepare(make_clip(has_audio=has_audio))
-    found = rollout(reasoner, reasoner.encode(prompt), [0], Sampling(max_new_tokens=20, temperature=0))[0]
+    found = rollout(reasoner, reasoner.encode(prompt), [0], Sampling(max_new_tokens=20, temperature=0.0))[0]
     reasoner.eval()
     expected = reasoner.thinker.generate(
         input_ids=prompt.input_ids,
@@ -125,7 +125,7 @@ def test_position_of_the_completion_matters(make_reasoner, make_clip):
     reasoner = make_reasoner(gain=3.0)
     encoded = reasoner.encode(reasoner.prepare(make_clip()))
     shifted = replace(encoded, next_position=encoded.next_position + 5)
-    pair = [rollout(reasoner, e, [0], Sampling(max_new_tokens=4, temperature=0))[0] for e in (encoded, shifted)]
+    pair = [rollout(reasoner, e, [0], Sampling(max_new_tokens=4, temperature=0.0))[0] for e in (encoded, shifted)]
     assert (pair[0].logprobs[:1] - pair[1].logprobs[:1]).abs().max() < 1e-6
     assert (pair[0].logprobs[1:2] - pair[1].logprobs[1:2]).abs().max() > 1e-3
 

@@ -47,7 +47,7 @@ def test_logprobs_are_those_of_the_temperature_scaled_distribution():
 
 
 def test_greedy_takes_the_most_probable_token_and_its_logprob_at_temperature_one():
-    ids, logprobs = draw([0.1, 2.0, -1.0], 5, temperature=0)
+    ids, logprobs = draw([0.1, 2.0, -1.0], 5, temperature=0.0)
     assert ids.tolist() == [1] * 5
     torch.testing.assert_close(logprobs, torch.log_softmax(torch.tensor([0.1, 2.0, -1.0]), 0)[1].expand(5))
 
@@ -87,4 +87,4 @@ def test_half_precision_logits_are_computed_on_in_float32():
 
 def test_impossible_settings_are_refused_together():
     with pytest.raises(ConfigError, match=r"max_new_tokens is 0.*temperature is -1.*top_p is 0.*--model\.sampling"):
-        Sampling(max_new_tokens=0, temperature=-1, top_p=0)
+        Sampling(max_new_tokens=0, temperature=-1.0, top_p=0.0)

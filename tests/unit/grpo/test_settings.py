@@ -11,7 +11,9 @@ def test_a_group_of_one_is_refused_with_the_flag():
 
 def test_all_problems_are_named_at_once():
     with pytest.raises(ConfigError) as caught:
-        GRPOSettings(updates_per_rollout=0, micro_batch_size=0, beta=-1, epsilon=1.0, epsilon_high=0, max_grad_norm=-1)
+        GRPOSettings(
+            updates_per_rollout=0, micro_batch_size=0, beta=-1.0, epsilon=1.0, epsilon_high=0.0, max_grad_norm=-1.0
+        )
     for name in ("updates_per_rollout", "micro_batch_size", "beta", "epsilon ", "epsilon_high", "max_grad_norm"):
         assert f"model.grpo.{name}" in str(caught.value)
 

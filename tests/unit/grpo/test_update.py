@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -8,6 +6,7 @@ from grpo.losses import UpdateSize
 from grpo.rollout import Completion
 from grpo.settings import GRPOSettings
 from grpo.update import PromptGroup, cut, micro_batch_loss, reference_logprobs, worth_training
+from models.processing import EncodedPrompt
 
 
 def group(name: str, lengths: tuple[int, ...], advantages: tuple[float, ...], truncated: int = 0) -> PromptGroup:
@@ -15,7 +14,7 @@ def group(name: str, lengths: tuple[int, ...], advantages: tuple[float, ...], tr
         Completion(torch.full((length,), 7), torch.full((length,), -1.0), index < truncated)
         for index, length in enumerate(lengths)
     )
-    encoded = SimpleNamespace(clip_id=name, embeddings=torch.zeros(1, 2, 4))
+    encoded = EncodedPrompt(name, torch.zeros(1, 2, 4), torch.zeros(3, 1, 2, dtype=torch.long), 2)
     return PromptGroup(encoded, completions, torch.tensor(advantages))
 
 
@@ -39,7 +38,9 @@ def test_truncated_completions_can_be_left_out():
 
 
 def test_groups_that_teach_something_come_first():
-    groups = [group(name, (1, 1), values) for name, values in (("a", (0.0, 0.0)), ("b", (1, -1)), ("c", (0.0, 0.0)))]
+    groups = [
+        group(name, (1, 1), values) for name, values in (("a", (0.0, 0.0)), ("b", (1.0, -1.0)), ("c", (0.0, 0.0)))
+    ]
     assert [g.encoded.clip_id for g in worth_training(groups, count=1)] == ["b"]
     assert [g.encoded.clip_id for g in worth_training(groups, count=2)] == ["b", "a"]
 
@@ -62,13 +63,13 @@ def test_loss_of_a_micro_batch_on_policy(make_reasoner, make_clip, beta):
     reasoner = make_reasoner(adapter_scale=0.2)
     encoded = reasoner.encode(reasoner.prepare(make_clip()))
     ids = (torch.tensor([5, 6]), torch.tensor([7]))
-    now = PlainEngine().score(reasoner, encoded, ids, temperature=1.0)
+    now = PlainEngine().score(reasoner, encoded, ids, temperature=0.7)
     completions = tuple(
         Completion(row, values[: len(row)].detach(), False) for row, values in zip(ids, now.logprobs, strict=True)
     )
     settings = GRPOSettings(beta=beta)
     micro = cut([PromptGroup(encoded, completions, torch.tensor([3.0, -1.0]))], settings)[0]
-    reference = reference_logprobs(PlainEngine(), reasoner, micro, temperature=1.0)
+    reference = reference_logprobs(PlainEngine(), reasoner, micro, temperature=0.7)
     output = micro_batch_loss(
         PlainEngine(),
         reasoner,
@@ -76,7 +77,7 @@ def test_loss_of_a_micro_batch_on_policy(make_reasoner, make_clip, beta):
         reference=reference if beta else None,
         settings=settings,
         size=UpdateSize(2, 3.0, 3.0, 2),
-        temperature=1.0,
+        temperature=0.7,
     )
     difference = reference - now.logprobs.detach()
     k3 = difference.exp() - difference - 1

@@ -2,6 +2,11 @@ from pathlib import Path
 
 import pytest
 from benchmark_trees import write_refavs, write_revos
+from hypothesis import settings
+
+# A deadline would be a timing assertion.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from benchmark_trees import DASHED, MUTED, OVIS, PLAIN, TAO, UVO, edit_json
 
+from datamodules import refavs, revos_meta
 from datamodules.errors import DataLayoutError
 from datamodules.layout import check_refavs, check_revos, main
 
@@ -179,3 +181,11 @@ def test_the_command_runs_as_documented(refavs_root):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "test_u: 2 rows, 1 videos, 1 clips, 2 targets" in done.stdout
+
+
+def test_the_page_about_data_shows_the_trees_that_are_checked():
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+
+    for tree in (refavs.TREE, revos_meta.TREE):
+        assert tree.picture.strip() in page
+        assert f"python -m datamodules.layout {tree.command} " in page

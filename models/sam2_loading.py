@@ -29,7 +29,6 @@ CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "model.safetensors"
 
 _TARGET = f"{ClipPredictor.__module__}.{ClipPredictor.__qualname__}"
-_OVERRIDES = [f"++model._target_={_TARGET}", "++model.fill_hole_area=0"]
 
 
 def released_configs() -> dict[str, str]:
@@ -148,7 +147,7 @@ def _load_checkpoint(file: Path, config: str | None) -> ClipPredictor:
             f"model.propagator.config is {config!r}, which the sam2 package does not hold. "
             f"Set --model.propagator.config to one of: {', '.join(names)}."
         )
-    predictor = build_sam2_video_predictor(config_path, None, device="cpu", hydra_overrides_extra=_OVERRIDES)
+    predictor = _build_released(config_path)
     checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
         raise ConfigError(f"{file} has no `model` entry; expected a checkpoint as SAM2 releases them.")
@@ -173,6 +172,15 @@ def _load_released(model_id: str, config: str | None) -> ClipPredictor:
             f"{checkpoint} where there is a network and set --model.propagator.path to the file."
         ) from error
     return _load_checkpoint(Path(file), name)
+
+
+def _build_released(config_path: str) -> ClipPredictor:
+    predictor: ClipPredictor = build_sam2_video_predictor(
+        config_path, None, device="cpu", hydra_overrides_extra=[f"++model._target_={_TARGET}"]
+    )
+    # The builder's own override of this setting comes after ours.
+    predictor.fill_hole_area = 0
+    return predictor
 
 
 def _fill(predictor: ClipPredictor, weights: dict[str, torch.Tensor], file: Path) -> ClipPredictor:

@@ -236,7 +236,8 @@ def _gather(
     device = memories.spatial.device
     rows = torch.tensor([job.index for job in batch], device=device)[:, None]
     spatial = torch.tensor([job.layout.spatial for job in batch], device=device)
-    maps = memories.spatial[rows, spatial[..., 0]]  # (batch, memories, channels, height, width)
+    # (batch, memories, channels, height, width)
+    maps = memories.spatial[rows, spatial[..., 0]].to(memories.place.dtype)
     ages = predictor.maskmem_tpos_enc.flatten(1)[spatial[..., 1]]
     tokens = [maps.flatten(3).permute(1, 3, 0, 2).flatten(0, 1)]
     positions = [(memories.place[:, None] + ages[..., None, None]).flatten(3).permute(1, 3, 0, 2).flatten(0, 1)]

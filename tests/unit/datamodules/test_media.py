@@ -135,14 +135,14 @@ def test_frames_can_be_pickled_before_and_after_reading(gray):
 
 
 def test_damaged_images_raise_nothing_but_media_errors(tmp_path):
-    """400 files cut off or with bytes changed, JPEG and PNG: each is read, or refused in the project's own terms."""
+    """200 files cut off or with bytes changed, JPEG and PNG: each is read, or refused in the project's own terms."""
     rng = random.Random(0)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8))
     refused = 0
     for name in ("x.jpg", "x.png"):
         image.save(tmp_path / name)
         whole = (tmp_path / name).read_bytes()
-        for trial in range(200):
+        for trial in range(100):
             data = bytearray(whole[: rng.randrange(len(whole))] if trial % 2 else whole)
             for _ in range(rng.randrange(1, 9) if data else 0):
                 data[rng.randrange(len(data))] = rng.randrange(256)
@@ -152,7 +152,7 @@ def test_damaged_images_raise_nothing_but_media_errors(tmp_path):
             except MediaError:
                 refused += 1
 
-    assert refused > 100
+    assert refused > 50
 
 
 def test_any_color_channel_above_zero_is_foreground(tmp_path):

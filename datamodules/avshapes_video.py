@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import lightning as L
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset
 
@@ -268,3 +269,9 @@ class AVShapesVideoDataModule(L.LightningDataModule):
         """Held-out cases, one at a time."""
         cases = HeldOutCases(self.seed, count=self.val_cases, size=self.case_size, jitter=self.case_jitter)
         return DataLoader(cases, batch_size=None)
+
+    def transfer_batch_to_device(
+        self, batch: WindowBatch | TrackingCase, device: torch.device, dataloader_idx: int
+    ) -> WindowBatch | TrackingCase:
+        """Move training batches; a held-out case holds a clip, whose frames the predictor moves."""
+        return batch.to(device) if isinstance(batch, WindowBatch) else batch

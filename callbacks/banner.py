@@ -10,9 +10,9 @@ from pathlib import Path
 import lightning as L
 import rich
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_warn
 from rich.table import Table
 
+from callbacks.notice import notice
 from callbacks.progress import planned_batches
 
 _TINY = Path("weights") / "tiny"
@@ -103,7 +103,8 @@ def warn_about_tiny_weights(trainer: L.Trainer, module: L.LightningModule) -> No
         f"--model.{name}.path {path}" for name, path in parts.items() if path and _TINY.parts == Path(path).parts[:2]
     ]
     if tiny and root != _GENERATED:
-        rank_zero_warn(
+        notice(
+            trainer,
             f"The data are {root}, but the weights are the embedded tiny ones, which know the generated benchmark "
-            f"only ({', '.join(tiny)}). Everything runs, but scores mean nothing; configs/scale/ has the released ones."
+            f"only ({', '.join(tiny)}). Everything runs, but scores mean nothing; configs/scale/ has the released ones.",
         )

@@ -64,21 +64,24 @@ def with_boxes(
     return np.asarray(image).copy()
 
 
-def captioned(frame: UInt8[np.ndarray, "height width 3"], lines: Sequence[str]) -> UInt8[np.ndarray, "taller width 3"]:
+def captioned(
+    frame: UInt8[np.ndarray, "height width 3"], lines: Sequence[str], *, above: bool = False
+) -> UInt8[np.ndarray, "taller width 3"]:
     """Put lines of text under a picture; a line that is too wide is cut.
 
     Args:
         frame: RGB.
         lines: One string per line.
+        above: Put them over the picture instead.
     """
     height, width = frame.shape[:2]
     page = Image.new("RGB", (width, height + _LINE * len(lines)), _PAPER)
-    page.paste(Image.fromarray(frame), (0, 0))
+    page.paste(Image.fromarray(frame), (0, _LINE * len(lines) if above else 0))
     draw, font = ImageDraw.Draw(page), ImageFont.load_default()
     for index, line in enumerate(lines):
         while line and draw.textlength(line, font=font) > width - 6:
             line = line[:-2].rstrip(".") + "." if len(line) > 2 else ""
-        draw.text((3, height + _LINE * index + 2), line, fill=_INK, font=font)
+        draw.text((3, (0 if above else height) + _LINE * index + 2), line, fill=_INK, font=font)
     return np.asarray(page).copy()
 
 
@@ -121,6 +124,8 @@ def timeline(
         if frame in picks:
             draw.rectangle([left, 0, right, height - 1], fill=tuple(channel // 2 for channel in PICKED))
             draw.rectangle([left, height - 4, right, height - 1], fill=PICKED)
+        if not area:
+            continue
         top = height - 6 - round((height - 10) * area / most)
         draw.rectangle([left + 1, top, max(left + 1, right - 1), height - 6], fill=TRUE)
     return np.asarray(page).copy()

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_warn
+
+from callbacks.notice import notice
 
 
 class HealthMonitor(Callback):
@@ -40,7 +41,7 @@ class HealthMonitor(Callback):
             self._lasting[symptom] = self._lasting.get(symptom, 0) + 1 if is_there else 0
             if self._lasting[symptom] == self.patience and symptom not in self._said:
                 self._said.add(symptom)
-                rank_zero_warn(f"For {self.patience} steps {symptom}")
+                notice(trainer, f"For {self.patience} steps {symptom}")
 
     def _symptoms(self, values: Mapping[str, float]) -> dict[str, bool]:
         """Texts of all symptoms, and whether each is there now; a value that is not logged shows none."""

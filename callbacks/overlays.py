@@ -6,6 +6,8 @@ a strip of the target's visible area over time in which the picked frames are ma
 
 from __future__ import annotations
 
+import textwrap
+
 import lightning as L
 import numpy as np
 from jaxtyping import UInt8
@@ -88,7 +90,7 @@ def answer_picture(
             parts.append(drawing.fitted(drawing.tint(true, truth.union([moment])[0], drawing.TRUE), height))
         when = f"frame {moment}, {moment / clip.frames.fps:.1f} s"
         columns.append(drawing.captioned(drawing.below(parts), [when, *_wrapped(text, parts[0].shape[1])]))
-    return drawing.captioned(drawing.beside(columns), _headline(rollout, result))
+    return drawing.captioned(drawing.beside(columns), _headline(rollout, result), above=True)
 
 
 def time_picture(rollout: Rollout) -> UInt8[np.ndarray, "height width 3"]:
@@ -125,6 +127,5 @@ def _headline(rollout: Rollout, result: ClipResult | None) -> list[str]:
 
 def _wrapped(text: str, width: int) -> list[str]:
     """A description in a fixed number of lines, so that columns keep one height."""
-    characters = max(8, width // 6)
-    lines = [text[start : start + characters] for start in range(0, len(text), characters)]
-    return (lines + [""] * _DESCRIPTION_LINES)[:_DESCRIPTION_LINES]
+    lines = textwrap.wrap(text, max(8, width // 6), max_lines=_DESCRIPTION_LINES, placeholder=" ...")
+    return lines + [""] * (_DESCRIPTION_LINES - len(lines))

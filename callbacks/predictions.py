@@ -46,9 +46,14 @@ class PredictionWriter(Callback):
         run = Path(self.folder or (trainer.log_dir if trainer.loggers else None) or "predictions")
         for rollout in outputs or ():
             if isinstance(rollout, Rollout):
-                target = run / re.sub(r"[^\w.-]+", "_", rollout.clip.id).strip("_.")
+                target = run / folder_name(rollout.clip.id)
                 write_prediction(rollout, target, overlay=self.overlay)
                 rank_zero_info(f"{rollout.clip.expression!r}: written to {target}")
+
+
+def folder_name(clip_id: str) -> str:
+    """A clip's id as the name of a folder: no separators, no file ending."""
+    return re.sub(r"[^\w.-]+", "_", re.sub(r"\.(mp4|mov|avi|mkv|webm)$", "", clip_id)).strip("_.") or "clip"
 
 
 def write_prediction(rollout: Rollout, folder: Path, *, overlay: bool = True) -> None:

@@ -93,8 +93,9 @@ class RunProgress(ProgressBar):
         self._move("validate", None)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Drop the bar of the validation."""
+        """Drop the bar of the validation; its time is no step's."""
         self._end("validate")
+        self._last_line_s = time.monotonic()
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin the bar of the test."""

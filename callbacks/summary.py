@@ -20,7 +20,6 @@ from callbacks.interval import paired_interval
 from lightning_modules.evaluation import ClipResult, Evaluation
 
 _PREFIX = "val/"
-_HIDDEN = ("val/f", "val/j")
 
 
 class FitSummary(Callback):
@@ -135,11 +134,17 @@ def next_commands(run: Path, checkpoint: str) -> list[str]:
     ]
 
 
+def _repeats(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """True for a kind's row that says what the row of all clips says, such as null accuracy of null clips."""
+    overall = _PREFIX + row["key"].rpartition("/")[2]
+    return any(other["key"] == overall != row["key"] and other["clips"] == row["clips"] for other in rows)
+
+
 def _table(rows: list[dict[str, Any]], first_step: int, last_step: int) -> Table:
     title = f"held-out clips, greedy answers: before (step {first_step}) and after (step {last_step})"
     table = Table("key", "first", "last", "change", "95 % interval", "clips", title=title)
     for row in rows:
-        if row["key"] in _HIDDEN or row["key"].endswith(("/j", "/f")):
+        if row["key"].endswith(("/j", "/f")) or _repeats(row, rows):
             continue
         interval = "" if row["low"] is None else f"{row['low']:+.3f} .. {row['high']:+.3f}"
         numbers = [f"{row['first']:.3f}", f"{row['last']:.3f}", f"{row['change']:+.3f}"]

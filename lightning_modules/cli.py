@@ -40,6 +40,8 @@ from lightning_modules.cli_resume import (
     resume_command,
 )
 from lightning_modules.cli_rewards import problem, reward_flags, without_reward_flags
+from lightning_modules.quiet import quiet
+from lightning_modules.two_system_module import TwoSystemModule
 from rewards.base import Reward
 
 _OWN_ERRORS = (ConfigError, DataLayoutError, MediaError, RewardError, MisconfigurationException)
@@ -225,9 +227,18 @@ class OmniCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         """Leave out named callbacks that the trainer's switches turn off; Lightning calls having both a mistake."""
+        if self.subcommand != "fit":
+            config["enable_checkpointing"] = False
         switches = {"enable_checkpointing": Checkpoint, "enable_progress_bar": ProgressBar}
         off = tuple(kind for switch, kind in switches.items() if config.get(switch) is False)
         return super()._instantiate_trainer(config, [one for one in callbacks if not isinstance(one, off)])
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Leave Lightning's own table of results out where a callback prints a better one."""
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if "verbose" in arguments and isinstance(self.model, TwoSystemModule):
+            arguments["verbose"] = False
+        return arguments
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run; a training that was stopped on request says how to go on.
@@ -271,6 +282,8 @@ def run(arguments: Sequence[str], *, callbacks: Mapping[str, type[Callback]]) ->
         Exit code: 0 when the command ran to its end, 2 for settings or data that cannot work, 1 for what went wrong
         on the way. An interrupted run, and what the parser refuses, exit at once.
     """
+    if "--debug" not in arguments:
+        quiet()
     try:
         OmniCLI(arguments, callbacks=callbacks)
     except _OWN_ERRORS as error:

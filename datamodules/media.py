@@ -111,7 +111,7 @@ class FolderFrames(Frames):
             IndexError: An index is outside the clip.
             MediaError: A frame is missing, cannot be decoded, or has another size than the first.
         """
-        _check_indices(indices, self.count, self.clip_id)
+        check_indices(indices, self.count, self.clip_id)
         target = fit_size(self.size, max_pixels)
         out = np.empty((len(indices), *target, 3), dtype=np.uint8)
         for frame, index in zip(out, indices, strict=True):
@@ -131,7 +131,7 @@ class FolderFrames(Frames):
             indices: 0-based into this clip, in time order.
             fps: Frames per second of the new clip.
         """
-        _check_indices(indices, self.count, self.clip_id)
+        check_indices(indices, self.count, self.clip_id)
         return FolderFrames([self.files[index] for index in indices], fps=fps, clip_id=self.clip_id)
 
 
@@ -184,6 +184,22 @@ def read_mask_track(files: Sequence[Path], size: tuple[int, int], *, clip_id: st
     return MaskTrack.from_dense(masks[:, None])
 
 
+def check_indices(indices: Sequence[int], count: int, clip_id: str) -> None:
+    """Refuse frame indices outside a clip; negative ones do not count from the end.
+
+    Args:
+        indices: What was asked for.
+        count: Frames of the clip.
+        clip_id: What the message calls the clip.
+
+    Raises:
+        IndexError: Some are outside; names them.
+    """
+    outside = [index for index in indices if not 0 <= index < count]
+    if outside:
+        raise IndexError(f"{clip_id}: frames {outside} were asked for; the clip has frames 0 to {count - 1}.")
+
+
 def unreadable(kind: str, path: Path, clip_id: str, reason: str) -> MediaError:
     """The error for a file that is missing or cannot be decoded.
 
@@ -210,9 +226,3 @@ def _open_image(path: Path, kind: str, clip_id: str) -> Image.Image:
             return image
     except _BROKEN_IMAGE as error:
         raise _unreadable(kind, path, clip_id, error) from error
-
-
-def _check_indices(indices: Sequence[int], count: int, clip_id: str) -> None:
-    outside = [index for index in indices if not 0 <= index < count]
-    if outside:
-        raise IndexError(f"{clip_id}: frames {outside} were asked for; the clip has frames 0 to {count - 1}.")

@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from datamodules.audio import read_audio
 from datamodules.clean import clean_expression
 from datamodules.errors import MediaError
-from datamodules.media import fit_size, shrink, spread, unreadable
+from datamodules.media import check_indices, fit_size, shrink, spread, unreadable
 from datamodules.reader import ClipReader
 from datamodules.records import Clip, FrameBudget, Frames
 
@@ -94,9 +94,7 @@ class VideoFrames(Frames):
             IndexError: An index is outside the clip.
             MediaError: The file is gone or a frame cannot be decoded.
         """
-        outside = [index for index in indices if not 0 <= index < self.count]
-        if outside:
-            raise IndexError(f"{self.clip_id}: frames {outside} were asked for; the clip has {self.count}.")
+        check_indices(indices, self.count, self.clip_id)
         height, width = target = fit_size(self.size, max_pixels)
         if not indices:
             return np.empty((0, *target, 3), dtype=np.uint8)
@@ -114,6 +112,7 @@ class VideoFrames(Frames):
             indices: 0-based into this clip, in time order.
             fps: Frames per second of the new clip.
         """
+        check_indices(indices, self.count, self.clip_id)
         chosen = [self.indices[index] for index in indices]
         return VideoFrames(self.path, chosen, fps=fps, size=self.size, clip_id=self.clip_id)
 

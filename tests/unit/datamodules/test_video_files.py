@@ -80,8 +80,10 @@ def test_subsets_and_pickles_read_the_same_frames(ten_seconds):
 
 
 def test_frames_outside_the_clip_are_refused(ten_seconds):
-    with pytest.raises(IndexError, match=r"c: frames \[20\] were asked for; the clip has 20"):
+    with pytest.raises(IndexError, match=r"c: frames \[20\] were asked for; the clip has frames 0 to 19"):
         VideoFrames.open(ten_seconds, clip_id="c").read([0, 20])
+    with pytest.raises(IndexError, match=r"frames \[-1\] were asked for"):
+        VideoFrames.open(ten_seconds, clip_id="c").subset([-1], fps=1.0)
 
 
 def test_a_clip_of_a_file_has_frames_sound_and_a_clean_expression(ten_seconds):

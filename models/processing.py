@@ -126,7 +126,9 @@ class PromptBuilder:
 
     def _process(self, content: list[dict[str, str]], system: str, **media: Any) -> dict[str, Tensor]:  # noqa: ANN401
         text = [self._chat(content, system)]
-        return dict(self.processor(text=text, return_tensors="pt", **self._timing, **media))
+        # Sound features are a matrix product that ends in NumPy, which has no bfloat16: no mixed precision here.
+        with torch.autocast("cpu", enabled=False):
+            return dict(self.processor(text=text, return_tensors="pt", **self._timing, **media))
 
     def _chat(self, content: list[dict[str, str]], system: str) -> str:
         conversation: list[dict[str, Any]] = [{"role": "user", "content": content}]

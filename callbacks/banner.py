@@ -106,5 +106,5 @@ def warn_about_tiny_weights(trainer: L.Trainer, module: L.LightningModule) -> No
         notice(
             trainer,
             f"The data are {root}, but the weights are the embedded tiny ones, which know the generated benchmark "
-            f"only ({', '.join(tiny)}). Everything runs, but scores mean nothing; configs/scale/ has the released ones.",
+            f"only ({', '.join(tiny)}). Everything runs, but scores mean nothing; configs/scale has the released ones.",
         )

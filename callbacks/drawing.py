@@ -137,10 +137,10 @@ def _stack(images: Sequence[UInt8[np.ndarray, "_ _ 3"]], *, axis: int, gap: int)
     across = 1 - axis
     size = max(image.shape[across] for image in images)
     padded = []
-    for image in images:
+    for index, image in enumerate(images):
         margin = [(0, 0), (0, 0), (0, 0)]
         margin[across] = (0, size - image.shape[across])
-        margin[axis] = (0, gap if image is not images[-1] else 0)
+        margin[axis] = (0, gap if index < len(images) - 1 else 0)
         channels = [np.pad(image[..., channel], margin[:2], constant_values=_PAPER[channel]) for channel in range(3)]
         padded.append(np.stack(channels, axis=-1))
     return np.concatenate(padded, axis=axis)

@@ -1,0 +1,91 @@
+"""Tables of a test, and where their numbers come from."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from stage import Logger, Writer, evaluation_of, result_of, trainer_like
+
+from callbacks.provenance import commit, file_hash
+from callbacks.results import ResultsWriter, score_table
+
+RESULTS = [result_of("a", j=0.25), result_of("b", kind="unseen", j=0.75), result_of("n", kind="null", j=None)]
+TEST = evaluation_of(RESULTS, prefix="test/")
+
+
+class Module:
+    last_test = TEST
+    last_validation = evaluation_of(RESULTS)
+
+
+def test_there_is_a_row_per_kind_and_one_for_all() -> None:
+    """J of 0.25 and 0.75 give 50 over both; null clips have no J, and clips with a target no null answer."""
+    header, rows = score_table(TEST, "test/")
+    assert header == ["clips", "n", "J&F", "J", "F", "null right", "wrongly absent"]
+    assert rows == [
+        ["null", "1", "-", "-", "-", "100.0", "-"],
+        ["seen", "1", "25.0", "25.0", "25.0", "-", "0.0"],
+        ["unseen", "1", "75.0", "75.0", "75.0", "-", "0.0"],
+        ["all", "3", "50.0", "50.0", "50.0", "100.0", "0.0"],
+    ]
+
+
+def test_a_test_is_printed_and_written_with_its_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("seed_everything: 0\n")
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.write_bytes(b"weights")
+    trainer = trainer_like(
+        [Logger(Writer())], folder=tmp_path, ckpt_path=str(checkpoint), datamodule=SimpleNamespace(root="here")
+    )
+    ResultsWriter().on_test_end(trainer, Module())
+    assert "unseen" in capsys.readouterr().out
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["metrics"]["test/jf"] == pytest.approx(0.5)
+    origin = written["provenance"]
+    assert origin["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert origin["config_sha256"] == hashlib.sha256(b"seed_everything: 0\n").hexdigest()
+    assert origin["data_root"] == "here"
+    assert "| unseen | 1 | 75.0 |" in (tmp_path / "results.md").read_text()
+    clips = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
+    assert [clip["clip"] for clip in clips] == ["a", "b", "n"]
+    assert clips[0]["j"] == 0.25
+
+
+def test_only_a_validation_of_its_own_is_reported(tmp_path: Path) -> None:
+    trainer = trainer_like([Logger(Writer())], folder=tmp_path)
+    ResultsWriter().on_validation_end(trainer, Module())
+    assert not list(tmp_path.iterdir())
+    trainer.state.fn = "validate"
+    ResultsWriter().on_validation_end(trainer, Module())
+    assert (tmp_path / "results.md").exists()
+
+
+def test_nothing_is_written_when_off_or_without_results(tmp_path: Path) -> None:
+    trainer = trainer_like([Logger(Writer())], folder=tmp_path)
+    ResultsWriter(enabled=False).on_test_end(trainer, Module())
+    ResultsWriter().on_test_end(trainer, object())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_commit_says_when_files_differ(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    assert commit(tmp_path) is None
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "first")
+    clean = commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "file").write_text("2")
+    assert commit(tmp_path) == f"{clean}+changes"
+
+
+def test_a_missing_file_has_no_hash(tmp_path: Path) -> None:
+    assert file_hash(tmp_path / "nothing") is None

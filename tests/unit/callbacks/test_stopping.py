@@ -1,0 +1,71 @@
+"""When a run is saved, and what Ctrl-C does."""
+
+import os
+import signal
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.utils.data import DataLoader
+
+from callbacks.checkpoint import RunCheckpoint
+from callbacks.interrupt import GracefulInterrupt
+
+
+class Net(L.LightningModule):
+    """Presses Ctrl-C, or fails, in a chosen step."""
+
+    def __init__(self, *, interrupt_at: int = -1, fail_at: int = -1) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.interrupt_at, self.fail_at = interrupt_at, fail_at
+        self.done: list[int] = []
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        if batch_idx == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        if batch_idx == self.fail_at:
+            raise RuntimeError("a step that fails")
+        self.done.append(batch_idx)
+        return self.layer(batch).sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(net: Net, folder) -> None:
+    callbacks = [RunCheckpoint(str(folder), every_n_train_steps=4), GracefulInterrupt()]
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, callbacks=callbacks, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(net, DataLoader(torch.ones(10, 1)))
+
+
+def saved_step(folder) -> int:
+    return torch.load(folder / "last.ckpt", weights_only=True)["global_step"]
+
+
+def test_ctrl_c_ends_the_step_saves_and_stops(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net(interrupt_at=5)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SIGTERMException):
+        fit(net, tmp_path)
+    assert net.done == [0, 1, 2, 3, 4, 5], "the step in which it was pressed is finished"
+    assert saved_step(tmp_path) == 6
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "Stopping after this step" in capsys.readouterr().err
+
+
+def test_a_step_that_fails_does_not_replace_the_last_checkpoint(tmp_path) -> None:
+    with pytest.raises(RuntimeError, match="a step that fails"):
+        fit(Net(fail_at=5), tmp_path)
+    assert saved_step(tmp_path) == 4
+
+
+def test_ctrl_c_can_be_left_alone(tmp_path) -> None:
+    callback = GracefulInterrupt(enabled=False)
+    before = signal.getsignal(signal.SIGINT)
+    callback.on_train_start(L.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path), Net())
+    assert signal.getsignal(signal.SIGINT) is before

@@ -80,7 +80,7 @@ def score_case(propagator: Propagator, case: TrackingCase) -> CaseScore:
     found = track.union()
     overlap, joined = (truth & found).sum(axis=(1, 2)), (truth | found).sum(axis=(1, 2))
     ious = overlap / np.maximum(joined, 1)
-    is_visible, is_found = truth.any(axis=(1, 2)), found.any(axis=(1, 2))
+    is_visible, is_found = np.asarray(truth.any(axis=(1, 2))), np.asarray(found.any(axis=(1, 2)))
     return CaseScore(
         keyframe_iou=float(ious[case.grounding.keyframes[0].frame]),
         ious=tuple(ious[is_visible].tolist()),

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class Propagator(nn.Module, ABC):
             no objects where a grounding has no boxes.
         """
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> Propagator:
         """Stay in evaluation mode: a frozen part must not change its ways when what holds it is trained."""
         return super().train(False)
 
@@ -82,7 +82,7 @@ class SAM2Propagator(Propagator):
         objects_per_pass: Objects that travel together; bounds the memory, not the result.
 
     Raises:
-        ConfigError: A count below 1 or an unknown dtype.
+        ConfigError: A count below 1; all of them are named.
     """
 
     def __init__(
@@ -105,8 +105,6 @@ class SAM2Propagator(Propagator):
         problems = [
             f"model.propagator.{name} must be at least 1, found {count}." for name, count in counts.items() if count < 1
         ]
-        if dtype not in ("float32", "bfloat16"):
-            problems.append(f"model.propagator.dtype must be float32 or bfloat16, found {dtype!r}.")
         if problems:
             raise ConfigError(" ".join(problems))
         self.path = path

@@ -43,7 +43,7 @@ class _Memories:
 
     spatial: Float[torch.Tensor, "objects frames channels height width"]
     place: Float[torch.Tensor, "1 channels height width"]
-    pointers: Float[torch.Tensor, "objects frames width"]
+    pointers: Float[torch.Tensor, "objects frames units"]
     visited: list[set[int]]
 
 
@@ -54,7 +54,7 @@ class _Segmented:
     logits: Float[torch.Tensor, "batch 1 height width"]
     spatial: Float[torch.Tensor, "batch channels rows columns"]
     place: Float[torch.Tensor, "1 channels rows columns"]
-    pointers: Float[torch.Tensor, "batch width"]
+    pointers: Float[torch.Tensor, "batch units"]
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _gather(
     device = memories.spatial.device
     rows = torch.tensor([job.index for job in batch], device=device)[:, None]
     spatial = torch.tensor([job.layout.spatial for job in batch], device=device)
-    # (batch, memories, channels, height, width)
+    # Memories as (batch, memories, channels, height, width).
     maps = memories.spatial[rows, spatial[..., 0]].to(memories.place.dtype)
     ages = predictor.maskmem_tpos_enc.flatten(1)[spatial[..., 1]]
     tokens = [maps.flatten(3).permute(1, 3, 0, 2).flatten(0, 1)]
@@ -280,5 +280,5 @@ def _store(
     memories: _Memories, places: Sequence[tuple[int, int]], spatial: torch.Tensor, pointers: torch.Tensor
 ) -> None:
     rows, frames = torch.tensor(places, device=spatial.device).T
-    memories.spatial[rows, frames] = spatial.to(torch.bfloat16)
-    memories.pointers[rows, frames] = pointers
+    memories.spatial[rows, frames] = spatial.to(memories.spatial.dtype)
+    memories.pointers[rows, frames] = pointers.to(memories.pointers.dtype)

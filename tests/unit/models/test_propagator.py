@@ -248,7 +248,6 @@ def test_masks_of_another_size_are_refused(make, clip):
 
 def test_all_wrong_settings_are_named_at_once():
     with pytest.raises(ConfigError) as error:
-        SAM2Propagator("weights", cached_clips=0, objects_per_pass=-1, dtype="float16")
+        SAM2Propagator("weights", cached_clips=0, objects_per_pass=-1)
     assert "model.propagator.cached_clips must be at least 1, found 0." in str(error.value)
     assert "model.propagator.objects_per_pass must be at least 1, found -1." in str(error.value)
-    assert "model.propagator.dtype must be float32 or bfloat16, found 'float16'." in str(error.value)

@@ -25,7 +25,7 @@ NEAR_LEFT, NEAR_RIGHT = (20, 15, 40, 35), (140, 50, 170, 80)
 
 def test_distance_iou_of_two_overlapping_boxes():
     """(0, 0, 2, 2) and (1, 0, 3, 2): IoU 2 / 6; centers 1 apart; the box around both is 3 x 2, diagonal squared 13."""
-    assert box_similarity(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2]]))[0, 0] == pytest.approx(1 / 3 - 1 / 13)
+    assert box_similarity(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2]]))[0, 0] == pytest.approx(1 / 3 - 1 / 13)
 
 
 def test_similarity_orders_boxes_that_do_not_touch_by_distance():

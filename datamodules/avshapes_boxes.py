@@ -8,6 +8,7 @@ drawn, and training and validation scenes never coincide. Nothing is read or wri
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.avshapes.render import render_frames
 from datamodules.avshapes.scene import Thing, World, sample_scene
@@ -112,9 +113,8 @@ class DetectionBatches(Dataset[DetectionBatch]):
     """The batch of every step.
 
     Args:
-        key: (seed, purpose); with the step it decides everything.
+        key: (seed, purpose); with the step it decides a batch.
         steps: Number of batches.
-        first_step: Step that item 0 belongs to, when a run is continued.
         scenes: Scenes of a batch.
         frames_per_scene: Frames of each scene.
         queries: Descriptions of a batch.
@@ -122,29 +122,40 @@ class DetectionBatches(Dataset[DetectionBatch]):
     """
 
     def __init__(
-        self,
-        key: tuple[int, int],
-        *,
-        steps: int,
-        scenes: int,
-        frames_per_scene: int,
-        queries: int,
-        side: int,
-        first_step: int = 0,
+        self, key: tuple[int, int], *, steps: int, scenes: int, frames_per_scene: int, queries: int, side: int
     ) -> None:
         self._key = key
         self._steps = steps
-        self._first_step = first_step
         self._draw = {"scenes": scenes, "frames_per_scene": frames_per_scene, "queries": queries, "side": side}
 
     def __len__(self) -> int:
-        return self._steps - self._first_step
+        return self._steps
 
     def __getitem__(self, index: int) -> DetectionBatch:
-        if not 0 <= index < len(self):
-            raise IndexError(f"step {self._first_step + index} of {self._steps}")
-        key = (*self._key, self._first_step + index)
+        if not 0 <= index < self._steps:
+            raise IndexError(f"step {index} of {self._steps}")
+        key = (*self._key, index)
         return draw_batch(np.random.default_rng(key), key, **self._draw)
+
+
+class RemainingSteps(Sampler[int]):
+    """The steps of a run in order, from where it stands; the length is that of the whole run.
+
+    Args:
+        steps: Steps of the whole run.
+        taken: Asked for the steps already taken when iteration begins. A continued run knows them by then, but not
+            yet when its loaders are made.
+    """
+
+    def __init__(self, steps: int, *, taken: Callable[[], int]) -> None:
+        self._steps = steps
+        self._taken = taken
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._taken(), self._steps))
 
 
 class AVShapesBoxesDataModule(L.LightningDataModule):
@@ -171,7 +182,7 @@ class AVShapesBoxesDataModule(L.LightningDataModule):
         scenes: int = 12,
         frames_per_scene: int = 2,
         queries: int = 48,
-        side: int = 224,
+        side: int = 112,
         val_batches: int = 8,
     ) -> None:
         super().__init__()
@@ -197,12 +208,14 @@ class AVShapesBoxesDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[DetectionBatch]:
         """Batches from the step that training stands at; continued runs go on where they stopped."""
-        first = self.trainer.global_step if self.trainer is not None else 0
-        batches = DetectionBatches((self.seed, TRAIN), steps=self.steps, first_step=first, **self._draw)
-        return DataLoader(batches, batch_size=None)
+        batches = DetectionBatches((self.seed, TRAIN), steps=self.steps, **self._draw)
+        return DataLoader(batches, batch_size=None, sampler=RemainingSteps(self.steps, taken=self._steps_taken))
 
     def val_dataloader(self) -> DataLoader[DetectionBatch]:
         """Batches of other scenes."""
         return DataLoader(
             DetectionBatches((self.seed, VALIDATE), steps=self.val_batches, **self._draw), batch_size=None
         )
+
+    def _steps_taken(self) -> int:
+        return self.trainer.global_step if self.trainer is not None else 0

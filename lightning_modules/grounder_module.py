@@ -149,7 +149,8 @@ class GrounderModule(L.LightningModule):
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        # The trainer's own estimate counts what is left of the loader, which is less when a run is continued.
+        steps = self.trainer.max_steps if self.trainer.max_steps > 0 else int(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:
             decayed = 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2

@@ -48,8 +48,8 @@ class DetectorSizes:
         vocabulary: Most tokens that are learned; the bytes come on top.
     """
 
-    side: int = 224
-    patch: int = 16
+    side: int = 112
+    patch: int = 8
     vision_hidden: int = 96
     vision_layers: int = 4
     vision_heads: int = 3

@@ -7,6 +7,7 @@ from datamodules.avshapes_boxes import (
     AVShapesBoxesDataModule,
     DetectionBatch,
     DetectionBatches,
+    RemainingSteps,
     draw_batch,
     tight_box,
 )
@@ -82,13 +83,19 @@ def test_moving_to_a_device_keeps_the_texts():
     assert found.texts == batch().texts
 
 
-def test_a_continued_run_sees_the_batches_that_it_would_have_seen():
-    whole = DetectionBatches((0, 10), steps=5, **SMALL)
-    rest = DetectionBatches((0, 10), steps=5, first_step=3, **SMALL)
-    assert (len(whole), len(rest)) == (5, 2)
-    assert torch.equal(whole[3].images, rest[0].images)
+def test_the_batch_of_a_step_is_the_same_in_every_run():
+    batches = DetectionBatches((0, 10), steps=5, **SMALL)
+    assert torch.equal(batches[3].images, DetectionBatches((0, 10), steps=9, **SMALL)[3].images)
     with pytest.raises(IndexError, match="step 5 of 5"):
-        rest[2]
+        batches[5]
+
+
+def test_a_continued_run_asks_where_it_stands_when_it_begins_and_keeps_its_length():
+    taken = [0]
+    steps = RemainingSteps(5, taken=lambda: taken[0])
+    taken[0] = 3
+    assert list(steps) == [3, 4]
+    assert len(steps) == 5
 
 
 def test_the_data_module_serves_different_scenes_for_training_and_validation():

@@ -4,6 +4,7 @@ import math
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules.avshapes.scene import sample_scene
 from datamodules.avshapes_boxes import AVShapesBoxesDataModule
@@ -34,16 +35,25 @@ class FixedGrounder(Grounder):
         return [[Candidates(boxes, torch.ones(len(boxes))) for _ in row] for row in descriptions]
 
 
-def fit(module: GrounderModule, data: AVShapesBoxesDataModule, steps: int) -> L.Trainer:
-    trainer = L.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
+class Pause(L.Callback):
+    """Ends a run after some of its steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+def make_trainer(steps: int, **settings) -> L.Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return L.Trainer(
+        max_steps=steps, accelerator="cpu", enable_model_summary=False, num_sanity_val_steps=0, **quiet | settings
     )
+
+
+def fit(module: GrounderModule, data: AVShapesBoxesDataModule, steps: int) -> L.Trainer:
+    trainer = make_trainer(steps)
     trainer.fit(module, data)
     return trainer
 
@@ -80,6 +90,24 @@ def test_the_loss_falls_on_a_batch_that_is_seen_again_and_again():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_continued_run_ends_where_an_uninterrupted_one_does(tmp_path):
+    """Four steps in one go, and two steps, a checkpoint, and two more: the same weights."""
+    ends = []
+    for stops in ((4,), (2, 4)):
+        checkpoint = None
+        for stop in stops:
+            module = GrounderModule(SMALL, export_dir=None, warmup_steps=2)
+            keep = ModelCheckpoint(tmp_path, filename=f"{len(stops)}_{stop}", every_n_train_steps=1)
+            pause = Pause(stop)
+            trainer = make_trainer(4, callbacks=[keep, pause], enable_checkpointing=True)
+            trainer.fit(module, small_data(4), ckpt_path=checkpoint)
+            checkpoint = str(tmp_path / f"{len(stops)}_{stop}.ckpt")
+        assert trainer.global_step == 4
+        ends.append(module.detector.state_dict())
+    for name, weights in ends[0].items():
+        assert torch.equal(weights, ends[1][name]), name
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):

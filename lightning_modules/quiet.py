@@ -23,6 +23,8 @@ _WARNINGS = (
     r"Found \d+ module\(s\) in eval mode at the start of training",
     # Checkpoints are made after the update, between two steps, on purpose.
     r"Using ModelCheckpoint with manual optimization",
+    # Only a training saves and resumes; other commands take the weights of a checkpoint and nothing else.
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     # Transformers reads its own old name.
     r"`is_gradient_checkpointing` is deprecated",
     # Readers run in the training process unless a run asks for workers; the clips of a run are few.

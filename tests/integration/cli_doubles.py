@@ -1,0 +1,37 @@
+"""Rewards that a command line can name."""
+
+import os
+import signal
+from collections.abc import Sequence
+
+from datamodules.records import Rollout
+from rewards.base import Reward
+
+
+class LowTokens(Reward):
+    """Share of tokens with a small id: something that random weights have spread in."""
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        return [float((rollout.completion_ids < 64).float().mean()) for rollout in rollouts]
+
+
+class PressCtrlC(Reward):
+    """Presses Ctrl-C when it is asked for the third time in training; never applies."""
+
+    def __init__(self, *, weight: float = 1.0) -> None:
+        super().__init__(weight=weight)
+        self.groups = 0
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        # Groups of one are held-out clips.
+        self.groups += len(rollouts) > 1
+        if self.groups == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return [None] * len(rollouts)
+
+
+class Broken(Reward):
+    """Raises."""
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        raise ZeroDivisionError("a reward that fails")

@@ -1,0 +1,150 @@
+"""The four commands on real classes with random weights: what they leave behind, and that a run can be taken up."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+Command = Callable[[Sequence[str]], int]
+LOW = "--rewards.low=cli_doubles.LowTokens"
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0, "audio": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def adapter(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def write_video(path: Path) -> Path:
+    """Three seconds of a gray picture that gets brighter, without sound."""
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for index in range(15):
+            frame = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 10 * index, np.uint8), format="rgb24")
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the run of the first test stays for the others of this file."""
+    return tmp_path_factory.mktemp("finished")
+
+
+def test_fit_leaves_a_complete_run_folder(
+    command: Command, fast: list[str], finished: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["fit", *fast, LOW, f"--trainer.logger.save_dir={finished}"]) == 0
+    run = finished / "debug_fast" / "version_0"
+    assert (run / "checkpoints" / "last.ckpt").exists()
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["rewards"]["low"]["class_path"] == "cli_doubles.LowTokens"
+
+    logged = events(run).Tags()
+    assert {"reward", "kl", "completions/mean_length", "val/jf", "rewards/low/mean", "lr"} <= set(logged["scalars"])
+    assert any(tag.startswith("val_overlay/") for tag in logged["images"])
+    assert "rollouts/text_summary" in logged["tensors"]
+    assert events(run).Scalars("val/jf")[0].step == 0, "held-out clips come before the first step"
+
+    changes = {row["key"]: row for row in json.loads((run / "summary.json").read_text())["changes"]}
+    assert changes["val/jf"]["clips"] > 0
+    printed = capsys.readouterr().out
+    assert "batch arithmetic" in printed
+    assert "step 2/2" in printed
+    assert "python train.py predict --config" in printed.replace("\n", " ")
+
+    base = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(weights / "reasoner")
+    loaded = dict(PeftModel.from_pretrained(base, str(run / "adapter")).named_parameters())
+    assert any(value.any() for name, value in loaded.items() if "lora_B" in name), "two steps have moved the adapter"
+
+
+def test_test_and_validate_write_tables(command: Command, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished / "debug_fast" / "version_0"
+    source = [f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"]
+    assert command(["test", *source, "--data.test_splits=[test_s,test_n]"]) == 0
+    results = json.loads((run.parent / "test_0" / "results.json").read_text())
+    assert {"test/jf", "test/seen/jf", "test/null/s"} <= set(results["metrics"])
+    assert results["provenance"]["checkpoint_sha256"]
+    printed = capsys.readouterr().out
+    assert "scores x 100" in printed
+    assert "Test metric" not in printed, "one table is enough"
+
+    assert command(["validate", *source]) == 0
+    assert (run.parent / "validate_0" / "results.md").exists()
+    assert not (run.parent / "test_0" / "checkpoints").exists()
+
+
+def test_predict_takes_a_video_and_an_expression(command: Command, finished: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "my clip.mp4")
+    run = finished / "debug_fast" / "version_0"
+    question = [f"--data.predict_video={video}", "--data.predict_expression=the star"]
+    assert command(["predict", f"--config={run / 'config.yaml'}", *question]) == 0
+    folder = run.parent / "predict_0" / "video_my_clip"
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["expression"] == "the star"
+    assert len(list((folder / "masks").iterdir())) == len(plan["mask_pixels"])
+    assert (folder / "overlay.mp4").stat().st_size > 1000
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+    command: Command, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C comes in the third step of five; the resumed run must end with the very weights of an undisturbed one."""
+    line = [
+        "fit",
+        *fast,
+        LOW,
+        "--trainer.max_steps=5",
+        "--trainer.val_check_interval=5",
+        "--checkpoint.every_n_train_steps=2",
+    ]
+    assert command([*line, "--trainer.logger.name=whole"]) == 0
+    assert command([*line, "--trainer.logger.name=cut", "--rewards.stop=cli_doubles.PressCtrlC"]) == 130
+    run = tmp_path / "runs" / "cut" / "version_0"
+    assert f"Go on with: python train.py fit --resume {run}" in capsys.readouterr().err
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+
+    assert command(["fit", "--resume", str(run), "--rewards.stop=null"]) == 0
+    whole, resumed = adapter(tmp_path / "runs" / "whole" / "version_0"), adapter(run)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert any(value.any() for name, value in whole.items() if "lora_B" in name)
+    assert not (run.parent / "version_1").exists(), "logs go on in the same folder"
+    rewards = [(event.step, event.value) for event in events(run).Scalars("reward")]
+    assert rewards == [(e.step, e.value) for e in events(tmp_path / "runs" / "whole" / "version_0").Scalars("reward")]
+
+
+def test_a_reward_that_fails_stops_the_run_with_its_name(
+    command: Command, fast: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *fast, "--trainer.num_sanity_val_steps=0", "--rewards.mine=cli_doubles.Broken"]
+    assert command(line) == 1
+    message = capsys.readouterr().err
+    assert "error: rewards.mine raised ZeroDivisionError" in message
+    assert "Traceback" not in message
+    with pytest.raises(RuntimeError, match=r"rewards\.mine raised ZeroDivisionError"):
+        command([*line, "--debug"])
+
+
+def test_wrong_data_are_reported_in_one_block(
+    command: Command, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["fit", *fast, f"--data.root={tmp_path / 'nowhere'}"]) == 2
+    message = capsys.readouterr().err
+    assert "--data.root" in message
+    assert "Traceback" not in message

@@ -130,6 +130,34 @@ def _seen_questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     frame = int(rng.integers(scene.world.frames))
     there = [thing for thing, row in zip(things, scene.visible, strict=True) if row[frame] > _IN_VIEW]
     turns.append(Turn(f"what is there at {moment(frame, fps)}", _listing(there) or "nothing", "world/at"))
+    return turns + _placed_questions(scene, rng)
+
+
+def _placed_questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+    """When and where: the same thing is asked for at two moments, and one thing for its place."""
+    fps = scene.world.fps
+    changing = [index for index, thing in enumerate(scene.things) if thing.presence != "stay"]
+    index = int(rng.choice(changing if changing else len(scene.things)))
+    thing, row = scene.things[index], scene.visible[index]
+    turns = []
+    for is_there in (True, False):
+        frames = [frame for frame, share in enumerate(row) if (share > _IN_VIEW if is_there else share == 0)]
+        if frames:
+            asked = moment(int(rng.choice(frames)), fps)
+            turns.append(Turn(f"is the {thing.name} there at {asked}", _yes(is_there), "world/there at"))
+    index = int(rng.integers(len(scene.things)))
+    shown = [frame for frame, share in enumerate(scene.visible[index]) if share > 0.6]
+    if shown:
+        frame = int(rng.choice(shown))
+        thing, (x, y) = scene.things[index], scene.things[index].path[frame]
+        if abs(x - 0.5) > 0.1:
+            side = "left" if rng.random() < 0.5 else "right"
+            asked = f"is the {thing.name} on the {side} at {moment(frame, fps)}"
+            turns.append(Turn(asked, _yes((x < 0.5) == (side == "left")), "world/side"))
+        if abs(y - 0.5) > 0.1:
+            end = "top" if rng.random() < 0.5 else "bottom"
+            asked = f"is the {thing.name} at the {end} at {moment(frame, fps)}"
+            turns.append(Turn(asked, _yes((y < 0.5) == (end == "top")), "world/height"))
     return turns
 
 

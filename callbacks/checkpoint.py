@@ -37,7 +37,8 @@ class RunCheckpoint(ModelCheckpoint):
             every_n_epochs: Epochs between two checkpoints; only without `every_n_train_steps`.
             monitor: Logged key that decides which checkpoints are kept; null keeps the newest.
             mode: "max" when a higher monitored value is better, else "min".
-            save_top_k: How many are kept, besides `last.ckpt`, which leads to the newest; -1 keeps all.
+            save_top_k: How many are kept, besides `last.ckpt`, which leads to the newest; -1 keeps all, and more than
+                1 needs `monitor`.
             save_weights_only: Leave out what only resuming needs.
         """
         super().__init__(

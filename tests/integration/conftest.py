@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_weights import write_random_weights
+from random_weights import fast_flags, write_random_weights
 
 from lightning_modules.cli import run
 from train import CALLBACKS
@@ -26,15 +26,7 @@ def benchmark_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fast(weights: Path, benchmark_cache: Path, tmp_path: Path) -> list[str]:
-    """Flags that make the RefAVS run a matter of seconds."""
-    parts = [f"--model.{part}.path={weights / part}" for part in ("reasoner", "grounder", "propagator")]
-    return [
-        "--config=configs/refavs.yaml",
-        "--config=configs/debug/fast.yaml",
-        f"--trainer.logger.save_dir={tmp_path / 'runs'}",
-        f"--data.avshapes_cache={benchmark_cache}",
-        *parts,
-    ]
+    return fast_flags(weights, benchmark_cache, tmp_path / "runs")
 
 
 @pytest.fixture

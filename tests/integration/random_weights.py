@@ -1,4 +1,4 @@
-"""Random weights of the tiny sizes on disk: everything runs on them, nothing is found by them."""
+"""Random weights of the tiny sizes on disk, and short runs on them: everything runs, nothing is found."""
 
 import shutil
 from pathlib import Path
@@ -27,3 +27,21 @@ def write_random_weights(folder: Path) -> Path:
     torch.manual_seed(0)
     save_predictor(build_tiny_propagator(), folder / "propagator", config_file=TINY_CONFIG)
     return folder
+
+
+def fast_flags(weights: Path, benchmark_cache: Path, runs: Path) -> list[str]:
+    """Flags that make the RefAVS run a matter of seconds.
+
+    Args:
+        weights: From `write_random_weights`.
+        benchmark_cache: Folder for the generated benchmark.
+        runs: Folder for run folders.
+    """
+    parts = [f"--model.{part}.path={weights / part}" for part in ("reasoner", "grounder", "propagator")]
+    return [
+        "--config=configs/refavs.yaml",
+        "--config=configs/debug/fast.yaml",
+        f"--trainer.logger.save_dir={runs}",
+        f"--data.avshapes_cache={benchmark_cache}",
+        *parts,
+    ]

@@ -1,7 +1,10 @@
 """The four commands on real classes with random weights: what they leave behind, and that a run can be taken up."""
 
+import contextlib
+import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -10,10 +13,15 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from random_weights import fast_flags
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from lightning_modules import cli
+from train import CALLBACKS
+
+ROOT = Path(__file__).parents[2]
 Command = Callable[[Sequence[str]], int]
 LOW = "--rewards.low=cli_doubles.LowTokens"
 
@@ -40,17 +48,26 @@ def write_video(path: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run of two steps that has ended: its folder, and what it printed."""
+
+    folder: Path
+    printed: str
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the run of the first test stays for the others of this file."""
-    return tmp_path_factory.mktemp("finished")
+def finished(tmp_path_factory: pytest.TempPathFactory, weights: Path, benchmark_cache: Path) -> Finished:
+    runs = tmp_path_factory.mktemp("runs")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(ROOT)
+        assert cli.run(["fit", *fast_flags(weights, benchmark_cache, runs), LOW], callbacks=CALLBACKS) == 0
+    return Finished(runs / "debug_fast" / "version_0", printed.getvalue())
 
 
-def test_fit_leaves_a_complete_run_folder(
-    command: Command, fast: list[str], finished: Path, weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(["fit", *fast, LOW, f"--trainer.logger.save_dir={finished}"]) == 0
-    run = finished / "debug_fast" / "version_0"
+def test_fit_leaves_a_complete_run_folder(finished: Finished, weights: Path) -> None:
+    run = finished.folder
     assert (run / "checkpoints" / "last.ckpt").exists()
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["rewards"]["low"]["class_path"] == "cli_doubles.LowTokens"
@@ -63,18 +80,19 @@ def test_fit_leaves_a_complete_run_folder(
 
     changes = {row["key"]: row for row in json.loads((run / "summary.json").read_text())["changes"]}
     assert changes["val/jf"]["clips"] > 0
-    printed = capsys.readouterr().out
-    assert "batch arithmetic" in printed
-    assert "step 2/2" in printed
-    assert "python train.py predict --config" in printed.replace("\n", " ")
+    assert "batch arithmetic" in finished.printed
+    assert "step 2/2" in finished.printed
+    assert "python train.py predict --config" in finished.printed
 
     base = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(weights / "reasoner")
     loaded = dict(PeftModel.from_pretrained(base, str(run / "adapter")).named_parameters())
     assert any(value.any() for name, value in loaded.items() if "lora_B" in name), "two steps have moved the adapter"
 
 
-def test_test_and_validate_write_tables(command: Command, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = finished / "debug_fast" / "version_0"
+def test_test_and_validate_write_tables(
+    command: Command, finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished.folder
     source = [f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"]
     assert command(["test", *source, "--data.test_splits=[test_s,test_n]"]) == 0
     results = json.loads((run.parent / "test_0" / "results.json").read_text())
@@ -89,9 +107,9 @@ def test_test_and_validate_write_tables(command: Command, finished: Path, capsys
     assert not (run.parent / "test_0" / "checkpoints").exists()
 
 
-def test_predict_takes_a_video_and_an_expression(command: Command, finished: Path, tmp_path: Path) -> None:
+def test_predict_takes_a_video_and_an_expression(command: Command, finished: Finished, tmp_path: Path) -> None:
     video = write_video(tmp_path / "my clip.mp4")
-    run = finished / "debug_fast" / "version_0"
+    run = finished.folder
     question = [f"--data.predict_video={video}", "--data.predict_expression=the star"]
     assert command(["predict", f"--config={run / 'config.yaml'}", *question]) == 0
     folder = run.parent / "predict_0" / "video_my_clip"

@@ -24,7 +24,7 @@ from datamodules.records import Clip
 from models.plan import render_answer
 from models.prompts import choose_template
 from models.reasoner import Reasoner
-from models.rows import Rows, TurnIds, answer_logits, pack_rows
+from models.rows import Rows, TurnIds, answer_logits, pack_rows, row_states
 
 
 class SFTModule(L.LightningModule):
@@ -40,6 +40,8 @@ class SFTModule(L.LightningModule):
         weight_decay: Of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
         keyframes: Moments per answer that is made of labels.
+        moment_weight: Weight of naming, at every media token, the second that it belongs to. A small model that was
+            never pre-trained does not find out by itself that positions are times; the released ones have.
         output: Folder for the trained model and its processor; None writes none.
     """
 
@@ -55,6 +57,7 @@ class SFTModule(L.LightningModule):
         weight_decay: float = 0.02,
         max_grad_norm: float = 1.0,
         keyframes: int = 4,
+        moment_weight: float = 0.0,
         output: str | None = None,
     ) -> None:
         super().__init__()
@@ -67,6 +70,7 @@ class SFTModule(L.LightningModule):
         self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
         self.keyframes = keyframes
+        self.moment_weight = moment_weight
         self.output = output
         self._exact: dict[str, list[bool]] = defaultdict(list)
         self._odds: dict[str, list[tuple[float, bool]]] = defaultdict(list)
@@ -88,10 +92,22 @@ class SFTModule(L.LightningModule):
         """Mean cross-entropy of the answers' tokens."""
         rows, _turns = self.pack(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train_what != "adapter"):
-            logits = answer_logits(self.reasoner, rows)
+            hidden = row_states(self.reasoner, rows)
+            logits = self.reasoner.lm_head(hidden[rows.labels != -100])
+            moments = self.reasoner.lm_head(hidden[rows.seconds >= 0]) if self.moment_weight else None
         loss = F.cross_entropy(logits.float(), rows.labels[rows.labels != -100])
         self.log("loss", loss, prog_bar=True, batch_size=len(batch))
-        return loss
+        if moments is None:
+            return loss
+        digits = self._digit_ids()[rows.seconds[rows.seconds >= 0] % 10]
+        naming = F.cross_entropy(moments.float(), digits)
+        self.log("loss/moments", naming, batch_size=len(batch))
+        return loss + self.moment_weight * naming
+
+    def _digit_ids(self) -> Tensor:
+        """Tokens of 0 to 9 as they stand in a clock time."""
+        ids = [self.reasoner.builder.answer_ids(str(digit))[0] for digit in range(10)]
+        return torch.tensor(ids, device=self.device)
 
     def validation_step(self, batch: Sequence[Lesson | Clip], _: int) -> None:
         """Collect what `on_validation_epoch_end` scores: answers right word for word, and yes/no log-odds."""

@@ -42,12 +42,14 @@ class EncodedPrompt:
 
     Attributes:
         clip_id: Which clip it asks about.
+        input_ids: Token ids, on the CPU; placeholders where media stand.
         embeddings: Input embeddings, media included.
         positions: M-RoPE positions (time, height, width).
         next_position: Position of the first completion token, the same on all three axes.
     """
 
     clip_id: str
+    input_ids: Int[Tensor, "1 prompt"]
     embeddings: Float[Tensor, "1 prompt hidden"]
     positions: Int[Tensor, "3 1 prompt"]
     next_position: int

@@ -230,7 +230,7 @@ class Reasoner(nn.Module):
             features["feature_attention_mask"].sum(-1) if prompt.has_audio else None,
             features.get("video_second_per_grid"),
         )
-        return EncodedPrompt(prompt.clip_id, embeddings, positions.long(), int(positions.max()) + 1)
+        return EncodedPrompt(prompt.clip_id, ids.cpu(), embeddings, positions.long(), int(positions.max()) + 1)
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:

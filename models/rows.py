@@ -41,6 +41,7 @@ class Rows:
         mask: True where a token (third axis) may look at another (fourth axis).
         labels: The next token to predict after each one; -100 where nothing is learned.
         turns: Which turn of its row a label belongs to; -1 where there is none.
+        seconds: Which second of the clip a media token belongs to; -1 at text.
     """
 
     embeddings: Float[Tensor, "rows tokens hidden"]
@@ -48,6 +49,7 @@ class Rows:
     mask: Bool[Tensor, "rows 1 tokens tokens"]
     labels: Int[Tensor, "rows tokens"]
     turns: Int[Tensor, "rows tokens"]
+    seconds: Int[Tensor, "rows tokens"]
 
 
 def pack_rows(reasoner: Reasoner, media: Sequence[EncodedPrompt], turns: Sequence[Sequence[TurnIds]]) -> Rows:
@@ -66,11 +68,13 @@ def pack_rows(reasoner: Reasoner, media: Sequence[EncodedPrompt], turns: Sequenc
     labels = torch.full(size, -100)
     owner = torch.full(size, -2)  # -2 padding, -1 media, else the turn
     answered = torch.full(size, -1)
+    seconds = torch.full(size, -1)
     embeddings = []
     for index, (prompt, row, text) in enumerate(zip(media, turns, texts, strict=True)):
         at = prompt.embeddings.shape[1]
         positions[:, index, :at] = prompt.positions[:, 0].cpu()
         owner[index, :at] = -1
+        seconds[index, :at] = _seconds(reasoner, prompt)
         for number, turn in enumerate(row):
             start, end = at + len(turn.question), at + len(turn.question) + len(turn.answer)
             positions[:, index, at:end] = prompt.next_position + torch.arange(end - at)
@@ -84,14 +88,33 @@ def pack_rows(reasoner: Reasoner, media: Sequence[EncodedPrompt], turns: Sequenc
     mask = torch.ones(size[1], size[1], dtype=torch.bool).tril()
     mask = mask & ((owner[:, :, None] == owner[:, None]) | (owner[:, None] == -1))
     return Rows(
-        torch.stack(embeddings), positions.to(device), mask[:, None].to(device), labels.to(device), answered.to(device)
+        torch.stack(embeddings),
+        positions.to(device),
+        mask[:, None].to(device),
+        labels.to(device),
+        answered.to(device),
+        seconds.to(device),
     )
+
+
+def row_states(reasoner: Reasoner, rows: Rows) -> Float[Tensor, "rows tokens hidden"]:
+    """Last hidden states of packed rows."""
+    states: Tensor = reasoner.language_model(
+        inputs_embeds=rows.embeddings, position_ids=rows.positions, attention_mask=rows.mask, use_cache=False
+    ).last_hidden_state
+    return states
 
 
 def answer_logits(reasoner: Reasoner, rows: Rows) -> Float[Tensor, "answers vocabulary"]:
     """Logits at every place whose next token is learned, row by row."""
-    hidden = reasoner.language_model(
-        inputs_embeds=rows.embeddings, position_ids=rows.positions, attention_mask=rows.mask, use_cache=False
-    ).last_hidden_state
-    logits: Tensor = reasoner.lm_head(hidden[rows.labels != -100])
+    logits: Tensor = reasoner.lm_head(row_states(reasoner, rows)[rows.labels != -100])
     return logits
+
+
+def _seconds(reasoner: Reasoner, prompt: EncodedPrompt) -> Int[Tensor, "prompt"]:
+    """Second of the clip of every media token, from its time position; -1 at the text around the media."""
+    config = reasoner.thinker.config
+    media = torch.isin(prompt.input_ids[0], torch.tensor([config.video_token_id, config.audio_token_id]))
+    times = prompt.positions[0, 0].cpu()
+    start = int(times[media].min()) if media.any() else 0
+    return torch.where(media, (times - start) // int(config.position_id_per_seconds), -1)

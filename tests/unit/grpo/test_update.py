@@ -14,7 +14,9 @@ def group(name: str, lengths: tuple[int, ...], advantages: tuple[float, ...], tr
         Completion(torch.full((length,), 7), torch.full((length,), -1.0), index < truncated)
         for index, length in enumerate(lengths)
     )
-    encoded = EncodedPrompt(name, torch.zeros(1, 2, 4), torch.zeros(3, 1, 2, dtype=torch.long), 2)
+    encoded = EncodedPrompt(
+        name, torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, 4), torch.zeros(3, 1, 2, dtype=torch.long), 2
+    )
     return PromptGroup(encoded, completions, torch.tensor(advantages))
 
 

@@ -28,7 +28,7 @@ def trainer_for(module: nn.Module, folder: Path):
 def test_peft_loads_what_was_written(tmp_path: Path, make_reasoner: Callable[..., Reasoner]) -> None:
     reasoner = make_reasoner(adapter_scale=0.05)
     module = Module(reasoner)
-    ExportAdapter().on_train_end(trainer_for(module, tmp_path), module)
+    ExportAdapter().on_fit_end(trainer_for(module, tmp_path), module)
     names = {path.name for path in (tmp_path / "adapter").iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
     assert all("lora_" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
@@ -44,6 +44,6 @@ def test_peft_loads_what_was_written(tmp_path: Path, make_reasoner: Callable[...
 
 def test_other_modules_and_null_write_nothing(tmp_path: Path, make_reasoner: Callable[..., Reasoner]) -> None:
     module = Module(make_reasoner())
-    ExportAdapter(folder=None).on_train_end(trainer_for(module, tmp_path), module)
-    ExportAdapter().on_train_end(trainer_for(nn.Linear(1, 1), tmp_path), nn.Linear(1, 1))
+    ExportAdapter(folder=None).on_fit_end(trainer_for(module, tmp_path), module)
+    ExportAdapter().on_fit_end(trainer_for(nn.Linear(1, 1), tmp_path), nn.Linear(1, 1))
     assert not list(tmp_path.iterdir())

@@ -16,10 +16,11 @@ from callbacks.interrupt import GracefulInterrupt
 class Net(L.LightningModule):
     """Presses Ctrl-C, or fails, in a chosen step."""
 
-    def __init__(self, *, interrupt_at: int = -1, fail_at: int = -1) -> None:
+    def __init__(self, *, interrupt_at: int = -1, fail_at: int = -1, fail_in_validation: int = -1) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
-        self.interrupt_at, self.fail_at = interrupt_at, fail_at
+        self.interrupt_at, self.fail_at, self.fail_in_validation = interrupt_at, fail_at, fail_in_validation
+        self.validations: list[int] = []
         self.done: list[int] = []
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
@@ -30,17 +31,24 @@ class Net(L.LightningModule):
         self.done.append(batch_idx)
         return self.layer(batch).sum()
 
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        if self.global_step == self.fail_in_validation:
+            raise RuntimeError("a validation that fails")
+        self.validations.append(self.global_step)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(net: Net, folder) -> None:
+def fit(net: Net, folder, *, resume: bool = False, validate_every: int | None = None) -> None:
     callbacks = [RunCheckpoint(str(folder), every_n_train_steps=4), GracefulInterrupt()]
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, callbacks=callbacks, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder,
+        enable_model_summary=False, default_root_dir=folder, num_sanity_val_steps=0,
+        check_val_every_n_epoch=None, val_check_interval=validate_every, limit_val_batches=int(bool(validate_every)),
     )  # fmt: skip
-    trainer.fit(net, DataLoader(torch.ones(10, 1)))
+    loader = DataLoader(torch.ones(10, 1))
+    trainer.fit(net, loader, loader, ckpt_path=str(folder / "last.ckpt") if resume else None)
 
 
 def saved_step(folder) -> int:
@@ -62,6 +70,27 @@ def test_a_step_that_fails_does_not_replace_the_last_checkpoint(tmp_path) -> Non
     with pytest.raises(RuntimeError, match="a step that fails"):
         fit(Net(fail_at=5), tmp_path)
     assert saved_step(tmp_path) == 4
+
+
+def test_a_checkpoint_waits_for_the_validation_that_follows_its_step(tmp_path) -> None:
+    """Checkpoints come every 4 steps and validations every 8: the one of step 8 is written after its validation."""
+    with pytest.raises(RuntimeError, match="a validation that fails"):
+        fit(Net(fail_in_validation=8), tmp_path, validate_every=8)
+    assert saved_step(tmp_path) == 4, "what was killed in a validation repeats the steps before it"
+    net = Net()
+    fit(net, tmp_path, resume=True, validate_every=8)
+    assert net.validations == [8]
+    assert saved_step(tmp_path) == 8
+
+
+def test_what_was_validated_is_not_validated_again(tmp_path) -> None:
+    with pytest.raises(RuntimeError, match="a step that fails"):
+        fit(Net(fail_at=8), tmp_path, validate_every=8)
+    assert saved_step(tmp_path) == 8
+    net = Net()
+    fit(net, tmp_path, resume=True, validate_every=8)
+    assert net.done == [8, 9]
+    assert net.validations == []
 
 
 def test_ctrl_c_can_be_left_alone(tmp_path) -> None:

@@ -75,12 +75,21 @@ def test_a_resumed_run_compares_with_the_first_validation_of_all(tmp_path: Path)
     assert json.loads((tmp_path / "summary.json").read_text())["rollout_steps"] == [0, 9]
 
 
+def test_a_run_with_nothing_left_to_do_still_ends_with_its_summary(tmp_path: Path) -> None:
+    before, after = FitSummary(), FitSummary()
+    before.on_validation_end(trainer_like(), Module(BEFORE))
+    before.on_validation_end(trainer_like(), Module(AFTER))
+    after.load_state_dict(before.state_dict())
+    after.on_fit_end(trainer_like([Logger(Writer())], folder=tmp_path), Module(None))
+    assert json.loads((tmp_path / "summary.json").read_text())["rollout_steps"] == [0, 9]
+
+
 def test_a_validation_of_its_own_is_not_kept() -> None:
     from types import SimpleNamespace
 
     summary = FitSummary()
     summary.on_validation_end(trainer_like(state=SimpleNamespace(fn="validate")), Module(BEFORE))
-    assert summary.state_dict() == {"first": {}}
+    assert summary.state_dict() == {"first": {}, "last": {}}
 
 
 def test_modules_without_validation_end_quietly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

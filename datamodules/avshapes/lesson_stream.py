@@ -138,7 +138,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         if benchmark == "revos":
             questions = [turn for turn in questions if turn.evidence not in _HEARD]
         kept = [questions[i] for i in rng.permutation(len(questions))[: self.world_questions]]
-        turns = kept + [turn for expression in chosen for turn in expression_questions(scene, expression, rng)]
+        turns = kept + [turn for expression in chosen for turn in expression_questions(scene, expression)]
         shown = [demonstrate(scene, expression, rng) for expression in chosen[: self.demonstrations]]
         return Lesson(clip, tuple(turns), tuple(shown))
 

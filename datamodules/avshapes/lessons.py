@@ -42,27 +42,22 @@ def small_questions(scene: Scene, heard: tuple[Thing, ...], rng: np.random.Gener
     )
 
 
-def expression_questions(scene: Scene, expression: Expression, rng: np.random.Generator) -> list[Turn]:
-    """Does it fit anything, does it fit this thing, and what does it fit: the evidence that the task rests on.
+def expression_questions(scene: Scene, expression: Expression) -> list[Turn]:
+    """Does it fit anything, and what does it fit: the evidence that the task rests on.
+
+    The shape comes before the color: what is heard names a shape, and only then can its color be looked up.
 
     Args:
         scene: What is seen.
         expression: With its right targets; () when nothing fits.
-        rng: Chooses the thing that is asked about.
     """
     text = clean(expression.text)
     tag = expression.evidence if expression.targets else f"null {expression.evidence}"
-    turns = [Turn(f"{text} : is it there", "yes" if expression.targets else "no", f"there/{tag}")]
-    names = "and ".join(f"the {scene.things[index].name} " for index in expression.targets).strip()
-    turns.append(Turn(f"{text} : what is it", names or NOT_THERE, f"what/{tag}"))
-    if expression.targets:
-        is_right = rng.random() < 0.5
-        others = [index for index in range(len(scene.things)) if index not in expression.targets]
-        if is_right or not others:
-            turns.append(Turn(f"{text} : is it the {_name(scene, expression.targets, rng)}", "yes", f"is/{tag}"))
-        else:
-            turns.append(Turn(f"{text} : is it the {_name(scene, tuple(others), rng)}", "no", f"is/{tag}"))
-    return turns
+    found = _spelled_out([scene.things[index] for index in expression.targets])
+    return [
+        Turn(f"{text} : is it there", "yes" if expression.targets else "no", f"there/{tag}"),
+        Turn(f"{text} : what is it", found or NOT_THERE, f"what/{tag}"),
+    ]
 
 
 def demonstrate(scene: Scene, expression: Expression, rng: np.random.Generator) -> Demonstration:
@@ -74,7 +69,7 @@ def demonstrate(scene: Scene, expression: Expression, rng: np.random.Generator) 
             return Demonstration(text, NOT_THERE, ())
         targets = (int(rng.integers(len(scene.things))),)
     thing = scene.things[targets[int(rng.integers(len(targets)))]]
-    thought = " and ".join(f"the {scene.things[index].name}" for index in targets)
+    thought = _spelled_out([scene.things[index] for index in targets])
     frames = [frame for frame, share in enumerate(scene.visible[scene.things.index(thing)]) if share > _IN_VIEW]
     count = min(len(frames), 1 + int(rng.choice(len(_SEGMENTS), p=_SEGMENTS)))
     picked = sorted(rng.choice(frames, size=count, replace=False))
@@ -242,8 +237,9 @@ def _one_word_shared(names: set[str]) -> Callable[[str], bool]:
     return lambda option: any(word in words for word in option.split())
 
 
-def _name(scene: Scene, among: tuple[int, ...], rng: np.random.Generator) -> str:
-    return scene.things[among[int(rng.integers(len(among)))]].name
+def _spelled_out(things: list[Thing]) -> str:
+    """Shape first, then color, as one finds out."""
+    return " and ".join(f"the {thing.shape} that is {thing.color}" for thing in things)
 
 
 def _yes(holds: bool) -> str:

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 from callbacks.banner import StartBanner
 from callbacks.checkpoint import RunCheckpoint
+from callbacks.curves import CurveGroups
 from callbacks.export import ExportAdapter
 from callbacks.health import HealthMonitor
 from callbacks.interrupt import GracefulInterrupt
@@ -39,6 +40,7 @@ from rewards import catalog
 CALLBACKS: dict[str, type[Callback]] = {
     "banner": StartBanner,
     "progress": RunProgress,
+    "curves": CurveGroups,
     "checkpoint": RunCheckpoint,
     "interrupt": GracefulInterrupt,
     "rollouts": RolloutTable,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -54,7 +55,37 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_exception=True,
         )
 
+        self._waits_for_validation = False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
+        """Save when it is time, after the validation where one follows the step.
+
+        A run that is taken up between a step and its validation would go on without it.
+        """
+        is_due = self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
+        self._waits_for_validation = is_due and validation_follows(trainer)
+        if not self._waits_for_validation:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make up for the checkpoint that waited."""
+        if self._waits_for_validation:
+            self._waits_for_validation = False
+            self._defer_save_until_validation = True
+        super().on_validation_end(trainer, pl_module)
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Save when the run was asked to stop, which takes effect between two steps; never within one."""
         if isinstance(exception, SIGTERMException) and not trainer.validating:
             super().on_exception(trainer, pl_module, exception)
+
+
+def validation_follows(trainer: L.Trainer) -> bool:
+    """True when the training step that has just ended is followed by a validation.
+
+    Only Lightning's own decision is sure to be the one that is taken, so the loop is asked, by a private name.
+    """
+    loop = trainer.fit_loop
+    return loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

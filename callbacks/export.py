@@ -30,8 +30,8 @@ class ExportAdapter(Callback):
         """
         self.folder = folder
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the adapter, if the module trains one and the run has a folder."""
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the adapter, if the module trains one and the run has a folder; also when nothing was left to train."""
         model = getattr(getattr(pl_module, "reasoner", None), "model", None)
         if self.folder is None or not isinstance(model, PeftModel) or not trainer.loggers:
             return

@@ -33,22 +33,23 @@ class FitSummary(Callback):
         """
         self.enabled = enabled
         self._first: dict[str, Any] = {}
+        self._last: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The first validation, in plain containers."""
-        return {"first": self._first}
+        """The first and the newest validation, in plain containers."""
+        return {"first": self._first, "last": self._last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the first validation of the run that is resumed."""
-        self._first = state_dict["first"]
+        """Take both from the run that is resumed; it may have nothing left to do but to end."""
+        self._first, self._last = state_dict["first"], state_dict["last"]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the first full validation; one before the first step is also logged, at step 0."""
+        """Keep the first and the newest validation; one before the first step is also logged, at step 0."""
         evaluation: Evaluation | None = getattr(pl_module, "last_validation", None)
         if evaluation is None or trainer.state.fn != "fit":
             return
-        if not self._first:
-            self._first = as_plain(evaluation)
+        self._last = as_plain(evaluation)
+        self._first = self._first or self._last
         if trainer.sanity_checking:
             for logger in trainer.loggers:
                 logger.log_metrics(evaluation.metrics, step=0)
@@ -56,18 +57,16 @@ class FitSummary(Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare, print and write."""
         folder = trainer.log_dir if trainer.loggers else None
-        evaluation: Evaluation | None = getattr(pl_module, "last_validation", None)
         if not trainer.is_global_zero:
             return
         console = rich.get_console()
-        if evaluation is not None and self._first:
-            rows = compare(self._first, as_plain(evaluation))
+        if self._first:
+            rows, steps = compare(self._first, self._last), [self._first["rollout_step"], self._last["rollout_step"]]
             if folder is not None:
-                steps = [self._first["rollout_step"], evaluation.rollout_step]
                 text = json.dumps({"rollout_steps": steps, "changes": rows}, indent=2)
                 (Path(folder) / "summary.json").write_text(text + "\n")
-            if self.enabled and len(rows):
-                console.print(_table(rows, self._first["rollout_step"], evaluation.rollout_step))
+            if self.enabled:
+                console.print(_table(rows, *steps))
         if self.enabled and folder is not None:
             for line in next_commands(Path(folder), getattr(trainer.checkpoint_callback, "last_model_path", "")):
                 console.print(line, soft_wrap=True, highlight=False)

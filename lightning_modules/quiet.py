@@ -25,6 +25,10 @@ _WARNINGS = (
     r"Using ModelCheckpoint with manual optimization",
     # Only a training saves and resumes; other commands take the weights of a checkpoint and nothing else.
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
+    # Held-out results of all processes are put together before any mean is taken.
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",
+    # Lightning gathers by an old name of torch's.
+    r"torch.distributed.nn.functional.all_gather is deprecated",
     # Transformers reads its own old name.
     r"`is_gradient_checkpointing` is deprecated",
     # Readers run in the training process unless a run asks for workers; the clips of a run are few.

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from datamodules.records import Rollout
@@ -15,8 +16,8 @@ class LowTokens(Reward):
         return [float((rollout.completion_ids < 64).float().mean()) for rollout in rollouts]
 
 
-class PressCtrlC(Reward):
-    """Presses Ctrl-C when it is asked for the third time in training; never applies."""
+class ThirdTime(Reward, ABC):
+    """Does something when it is asked for the third time in training; never applies."""
 
     def __init__(self, *, weight: float = 1.0) -> None:
         super().__init__(weight=weight)
@@ -26,8 +27,21 @@ class PressCtrlC(Reward):
         # Groups of one are held-out clips.
         self.groups += len(rollouts) > 1
         if self.groups == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            self.act()
         return [None] * len(rollouts)
+
+    @abstractmethod
+    def act(self) -> None: ...
+
+
+class PressCtrlC(ThirdTime):
+    def act(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+class Fail(ThirdTime):
+    def act(self) -> None:
+        raise ZeroDivisionError("the third time")
 
 
 class Broken(Reward):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,32 +120,62 @@ def test_predict_takes_a_video_and_an_expression(command: Command, finished: Fin
     assert (folder / "overlay.mp4").stat().st_size > 1000
 
 
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
-    command: Command, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+FIVE = ["--trainer.max_steps=5", "--trainer.val_check_interval=2", "--checkpoint.every_n_train_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, weights: Path, benchmark_cache: Path) -> Path:
+    """The run folder of five steps that nothing happened to."""
+    runs = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        assert cli.run(["fit", *fast_flags(weights, benchmark_cache, runs), LOW, *FIVE], callbacks=CALLBACKS) == 0
+    return runs / "debug_fast" / "version_0"
+
+
+@pytest.mark.parametrize(("stop", "code", "saved"), [("PressCtrlC", 130, 3), ("Fail", 1, 2)])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
+    stop: str,
+    code: int,
+    saved: int,
+    command: Command,
+    fast: list[str],
+    undisturbed: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ctrl-C comes in the third step of five; the resumed run must end with the very weights of an undisturbed one."""
-    line = [
-        "fit",
-        *fast,
-        LOW,
-        "--trainer.max_steps=5",
-        "--trainer.val_check_interval=5",
-        "--checkpoint.every_n_train_steps=2",
-    ]
-    assert command([*line, "--trainer.logger.name=whole"]) == 0
-    assert command([*line, "--trainer.logger.name=cut", "--rewards.stop=cli_doubles.PressCtrlC"]) == 130
-    run = tmp_path / "runs" / "cut" / "version_0"
-    assert f"Go on with: python train.py fit --resume {run}" in capsys.readouterr().err
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    """The third step of five is interrupted, which saves it, or fails, which leaves the checkpoint of the second.
+
+    Weights, curves and the summary must come out as in an undisturbed run, to the last bit.
+    """
+    assert command(["fit", *fast, LOW, *FIVE, f"--rewards.stop=cli_doubles.{stop}"]) == code
+    run = tmp_path / "runs" / "debug_fast" / "version_0"
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == saved
+    if stop == "PressCtrlC":
+        assert f"Go on with: python train.py fit --resume {run}" in capsys.readouterr().err
 
     assert command(["fit", "--resume", str(run), "--rewards.stop=null"]) == 0
-    whole, resumed = adapter(tmp_path / "runs" / "whole" / "version_0"), adapter(run)
+    assert not (run.parent / "version_1").exists(), "logs go on in the same folder"
+    whole, resumed = adapter(undisturbed), adapter(run)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert any(value.any() for name, value in whole.items() if "lora_B" in name)
-    assert not (run.parent / "version_1").exists(), "logs go on in the same folder"
-    rewards = [(event.step, event.value) for event in events(run).Scalars("reward")]
-    assert rewards == [(e.step, e.value) for e in events(tmp_path / "runs" / "whole" / "version_0").Scalars("reward")]
+    assert (run / "summary.json").read_text() == (undisturbed / "summary.json").read_text()
+    for tag in ("reward", "val/reward", "grad_norm"):
+        ours, theirs = events(run).Scalars(tag), events(undisturbed).Scalars(tag)
+        assert {(event.step, event.value) for event in ours} == {(event.step, event.value) for event in theirs}, tag
+
+
+def test_a_run_that_has_ended_ends_again(command: Command, finished: Finished, tmp_path: Path) -> None:
+    """As when it was killed between its last checkpoint and its last table."""
+    run = tmp_path / "runs" / "debug_fast" / "version_0"
+    shutil.copytree(finished.folder, run, symlinks=True)
+    shutil.rmtree(run / "adapter")
+    (run / "summary.json").unlink()
+    assert command(["fit", "--resume", str(run)]) == 0
+    assert (run / "summary.json").read_text() == (finished.folder / "summary.json").read_text()
+    again, before = adapter(run), adapter(finished.folder)
+    assert all(torch.equal(value, again[name]) for name, value in before.items())
 
 
 def test_a_reward_that_fails_stops_the_run_with_its_name(

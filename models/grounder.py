@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from datamodules.errors import ConfigError
 from datamodules.records import Clip, FrameGrounding
 
 
+@runtime_checkable
 class TextGenerator(Protocol):
     """What a grounder may ask of the reasoner: greedy text about images, and the base model behind the adapter.
 

@@ -79,7 +79,7 @@ def test_a_real_thinker_answers_as_if_it_had_no_adapter(make_reasoner, make_clip
             texts += generate(images, question, **options)
             return texts[-len(images) :]
 
-        asked.append(generate(make_clip().close_up([0]), "the red circle", max_new_tokens=6))
+        asked.append(generate(list(make_clip().close_up([0])), "the red circle", max_new_tokens=6))
         monkeypatch.setattr(reasoner, "generate_text", listen)
         grounder = ReasonerGrounder(max_new_tokens=6)
         grounder.load(reasoner)

@@ -29,7 +29,7 @@ class ScriptedGrounder(Grounder):
 
     def __init__(self, boxes: list[list[float]], scores: list[float], **settings) -> None:
         super().__init__(**settings)
-        self.candidates = Candidates(torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores))
+        self.candidates = Candidates(torch.tensor(boxes).float().reshape(-1, 4), torch.tensor(scores))
         self.calls: list[list[tuple[int, tuple[str, ...]]]] = []
 
     def load(self, reasoner=None) -> None:

@@ -68,7 +68,8 @@ class FitSummary(Callback):
             if self.enabled:
                 console.print(_table(rows, *steps))
         if self.enabled and folder is not None:
-            for line in next_commands(Path(folder), getattr(trainer.checkpoint_callback, "last_model_path", "")):
+            lines = next_commands(Path(folder), getattr(trainer.checkpoint_callback, "last_model_path", ""))
+            for line in lines if hasattr(pl_module, "last_validation") else lines[:2]:
                 console.print(line, soft_wrap=True, highlight=False)
 
 

@@ -96,7 +96,10 @@ def test_modules_without_validation_end_quietly(tmp_path: Path, capsys: pytest.C
     summary = FitSummary()
     summary.on_validation_end(trainer_like(), object())
     summary.on_fit_end(trainer_like([Logger(Writer())], folder=tmp_path), object())
-    assert "held-out" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "held-out" not in printed
+    assert "tensorboard --logdir" in printed
+    assert "predict" not in printed, "a recipe's module answers no questions"
     assert not (tmp_path / "summary.json").exists()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 import torch
@@ -22,7 +22,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -30,6 +30,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from datamodules.errors import ConfigError, DataLayoutError, MediaError, RewardError
 from lightning_modules.checkpoint import AtomicCheckpointIO
 from lightning_modules.cli_messages import one_line
+from lightning_modules.cli_parser import OneLineParser, SaveRunConfig
 from lightning_modules.cli_resume import (
     CONFIG_NAME,
     changed_settings,
@@ -49,34 +50,6 @@ _CONFIG_ERRORS = (ConfigError, DataLayoutError, MisconfigurationException)
 _KEYWORDS = ("last", "best", "hpc", "registry")
 
 
-class OneLineParser(LightningArgumentParser):
-    """A parser whose error is one line without the usage text.
-
-    Attributes:
-        known_keys: Dotted keys that are valid at the top level of a command.
-        arguments: The command line that is parsed.
-    """
-
-    known_keys: Sequence[str] = ()
-    arguments: Sequence[str] = ()
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and exit with code 2; inside a nested parse pass the full message on."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        sys.stderr.write(f"error: {one_line(message, self.known_keys, self.arguments)}\n")
-        self.exit(2)
-
-
-class SaveRunConfig(SaveConfigCallback):
-    """Saves the resolved configuration into the run folder; a run without a logger has none."""
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Write the file, over an older one when a run is taken up again."""
-        if trainer.loggers:
-            super().setup(trainer, pl_module, stage)
-
-
 class OmniCLI(LightningCLI):
     """Parses, builds and runs one command."""
 
@@ -89,6 +62,7 @@ class OmniCLI(LightningCLI):
         """
         self.named_callbacks = callbacks
         self.resumed = find_flag(arguments, "--resume")
+        self._described: list[tuple[Namespace, dict[str, Any]]] = []
         super().__init__(
             L.LightningModule,
             L.LightningDataModule,
@@ -182,11 +156,23 @@ class OmniCLI(LightningCLI):
             settings = logger.get("init_args") if isinstance(logger, Namespace) else None
             if settings is None or not {"save_dir", "name", "version"} <= set(settings.keys()):
                 continue
-            if self.resumed:
+            self._described.append((settings, {name: settings[name] for name in ("save_dir", "name", "version")}))
+            if verb != "fit" and settings.version is None:
+                settings.version = free_version(Path(settings.save_dir) / (settings.name or ""), verb)
+            elif verb == "fit" and self.resumed:
                 for name, value in logger_place(Path(self.resumed)).items():
                     settings[name] = value
-            elif verb != "fit" and settings.version is None:
-                settings.version = free_version(Path(settings.save_dir) / (settings.name or ""), verb)
+
+    def _forget_place(self) -> None:
+        """Keep out of the saved configuration what holds for this one command: its folder, and what it resumed.
+
+        Another command that starts from the saved file gets a folder of its own.
+        """
+        for settings, described in self._described:
+            for name, value in described.items():
+                settings[name] = value
+        if self.resumed:
+            self.config[self.subcommand].ckpt_path = None
 
     def _parse_ckpt_path(self) -> None:
         """Take nothing from the checkpoint: what the command line and the files say is what runs."""
@@ -219,6 +205,7 @@ class OmniCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:  # noqa: ANN401 (any argument of the trainer)
         """Build the trainer with crash-safe checkpoints, unless another way to write them is configured."""
+        self._forget_place()
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):

@@ -156,6 +156,9 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
 
     assert command(["fit", "--resume", str(run), "--rewards.stop=null"]) == 0
     assert not (run.parent / "version_1").exists(), "logs go on in the same folder"
+    saved_config = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved_config["trainer"]["logger"]["init_args"]["version"] is None, "it can start a run of its own"
+    assert saved_config["ckpt_path"] is None
     whole, resumed = adapter(undisturbed), adapter(run)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())

@@ -56,6 +56,11 @@ def test_an_incomplete_line_says_what_is_missing(
     assert expected in capsys.readouterr().err
 
 
+def test_debug_shows_what_the_parser_tried(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command([*FIT, "--data.train_size=many", "--debug"]) == 2
+    assert "Does not validate against any of the Union subtypes" in capsys.readouterr().err
+
+
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[OmniCLI]:
     """Build everything and run nothing; the commands that were built."""

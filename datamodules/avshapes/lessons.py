@@ -24,7 +24,7 @@ NOT_THERE = "it is not there"
 """What the world questions answer about something that is not in the clip."""
 
 _IN_VIEW = 0.3
-_DESCRIPTION_FORMS = (("full", 0.3), ("color", 0.4), ("vague", 0.2), ("shape", 0.1))
+_DESCRIPTION_FORMS = (("full", 0.25), ("color", 0.45), ("vague", 0.15), ("shape", 0.15))
 _SEGMENTS = (0.5, 0.35, 0.15)
 _NOTICED_ABSENCE = 0.3
 
@@ -87,7 +87,7 @@ def describe(thing: Thing, form: str, rng: np.random.Generator) -> str:
     if form == "shape":
         return f"the {thing.shape}"
     if form == "color":
-        return f"the {thing.color} {'one' if rng.random() < 0.5 else 'thing'}"
+        return f"the {thing.color} one"
     return "the object" if rng.random() < 0.5 else "the thing"
 
 

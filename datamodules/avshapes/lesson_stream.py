@@ -72,6 +72,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         demonstrations: Of these, how many are also answered in the answer form.
         world_questions: Plain questions per clip, at most.
         null_share: Share of the expressions whose target is not there.
+        noticed_absence: Share of the demonstrations for these that say so; the others name some thing.
         glance_side: Side of the frames in pixels.
         cells: Visual tokens per frame side; 0 leaves the marks out, and draws frames only when they are read.
         benchmarks: Which kinds of clips take turns: refavs, revos.
@@ -88,6 +89,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         demonstrations: int = 1,
         world_questions: int = 12,
         null_share: float = 0.4,
+        noticed_absence: float = 0.3,
         glance_side: int = 112,
         cells: int = 4,
         benchmarks: Sequence[str] = ("refavs", "revos"),
@@ -99,6 +101,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         }
         self.expressions, self.demonstrations = expressions, demonstrations
         self.world_questions, self.null_share = world_questions, null_share
+        self.noticed_absence = noticed_absence
         self.budget = FrameBudget(world.frames, glance_side**2, world.size**2)
         self.cells = cells
         self.benchmarks = tuple(benchmarks)
@@ -151,7 +154,10 @@ class LessonStream(IterableDataset[list[Lesson]]):
         count = min(self.world_questions, len(questions))
         kept = [questions[i] for i in rng.choice(len(questions), size=count, replace=False, p=weight / weight.sum())]
         turns = kept + [turn for expression in chosen for turn in expression_questions(scene, expression)]
-        shown = [demonstrate(scene, expression, rng) for expression in chosen[: self.demonstrations]]
+        shown = [
+            demonstrate(scene, expression, rng, noticed_absence=self.noticed_absence)
+            for expression in chosen[: self.demonstrations]
+        ]
         return Lesson(clip, tuple(turns), tuple(shown), marks)
 
     def _mark(

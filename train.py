@@ -2,7 +2,7 @@
 
     python train.py fit --config configs/refavs.yaml
     python train.py test --config configs/refavs.yaml --ckpt_path runs/refavs/version_0/checkpoints/last.ckpt
-    python train.py predict --config configs/refavs.yaml --data.predict_video clip.mp4 --data.predict_expression "..."
+    python train.py predict --config configs/refavs.yaml --data.video clip.mp4 --data.expression "..."
 
 `fit`, `validate`, `test` and `predict` take configuration files (`--config`, later ones win) and flags (which win over
 files). `--print_config` shows what a command would run with; `fit --resume FOLDER` goes on with a run.

@@ -29,6 +29,7 @@ from callbacks.progress import RunProgress
 from callbacks.results import ResultsWriter
 from callbacks.rollout_table import RolloutTable
 from callbacks.summary import FitSummary
+from callbacks.throughput import Throughput
 from datamodules.modules import RefAVSDataModule, ReVOSDataModule
 from lightning_modules.cli import run
 from lightning_modules.grpo_module import GRPOModule
@@ -46,6 +47,7 @@ CALLBACKS: dict[str, type[Callback]] = {
     "rollouts": RolloutTable,
     "overlays": MaskOverlays,
     "health": HealthMonitor,
+    "throughput": Throughput,
     "adapter": ExportAdapter,
     "summary": FitSummary,
     "results": ResultsWriter,

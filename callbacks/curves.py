@@ -26,7 +26,14 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
         "completion length": [r"completions/.+_length"],
         "unusable completions": [r"completions/parse_failures", r"completions/clipped_ratio", r"completions/absent"],
     },
-    "performance": {"seconds per part": [r"time/.+_s"], "tokens": [r"num_tokens"], "learning rate": [r"^lr$"]},
+    "performance": {
+        "seconds per part": [r"time/.+_s"],
+        "tokens per second": [r"throughput/.+_per_s"],
+        "waiting for data": [r"throughput/waiting_share"],
+        "peak memory": [r"memory/peak_gb"],
+        "tokens": [r"num_tokens"],
+        "learning rate": [r"^lr$"],
+    },
 }
 """Group, chart, patterns of the keys in it."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Int
 
 from datamodules.records import Clip, Segment
 
@@ -40,6 +42,21 @@ class Demonstration:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """One thing to say at every media token, chosen among a few words.
+
+    Attributes:
+        media: Which tokens: those of the frames or those of the sound, in the order in which the prompt has them.
+        options: The words, each a single token as it is written here, leading space included.
+        answers: Per token, the index of the right word; -1 where nothing is to be said.
+    """
+
+    media: Literal["video", "audio"]
+    options: tuple[str, ...]
+    answers: Int[np.ndarray, "tokens"]
+
+
+@dataclass(frozen=True)
 class Lesson:
     """Everything that is taught about one clip at once.
 
@@ -47,11 +64,13 @@ class Lesson:
         clip: The video and its sound.
         turns: Plain questions and answers.
         demonstrations: Answers to the task.
+        marks: What is said at the media tokens themselves.
     """
 
     clip: Clip
     turns: tuple[Turn, ...]
     demonstrations: tuple[Demonstration, ...]
+    marks: tuple[Mark, ...] = ()
 
 
 def lesson_from_labels(clip: Clip, keyframes: int) -> Lesson:

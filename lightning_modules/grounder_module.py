@@ -6,8 +6,6 @@ then measures the saved detector on held-out scenes and logs the gates. It uses 
 
 from __future__ import annotations
 
-import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 from torchvision.ops import box_convert, box_iou
 
 from datamodules.avshapes_boxes import DetectionBatch
@@ -26,9 +23,9 @@ from lightning_modules.grounder_gates import measure_gates
 from models.detector import DetectorGrounder
 from models.tiny.detector import DetectorSizes, build_detector, build_detector_processor
 from models.tiny.detector_loss import DetectionLoss, assign_patches, detection_loss
-from models.tiny.optimizer import MuonAdamW
+from models.tiny.optimizer import MuonAdamW, cosine_schedule, split_matrices
 
-_NOT_HIDDEN = re.compile(r"embedding|logit_|dense2")
+_NOT_HIDDEN = r"embedding|logit_|dense2"
 """Two-dimensional weights that are tables or output layers."""
 
 
@@ -140,23 +137,16 @@ class GrounderModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Muon for hidden matrices, AdamW for the rest; linear warm-up, then a cosine over all steps."""
-        trained = [(name, weights) for name, weights in self.detector.named_parameters() if weights.requires_grad]
-        is_matrix = {name: weights.ndim == 2 and not _NOT_HIDDEN.search(name) for name, weights in trained}
         optimizer = MuonAdamW(
-            [weights for name, weights in trained if is_matrix[name]],
-            [weights for name, weights in trained if not is_matrix[name]],
+            *split_matrices(self.detector.named_parameters(), not_hidden=_NOT_HIDDEN),
             matrix_learning_rate=self.matrix_learning_rate,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
         )
         # The trainer's own estimate counts what is left of the loader, which is less when a run is continued.
         steps = self.trainer.max_steps if self.trainer.max_steps > 0 else int(self.trainer.estimated_stepping_batches)
-
-        def factor(step: int) -> float:
-            decayed = 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
-            return min(1.0, (step + 1) / self.warmup_steps) * decayed
-
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        schedule = cosine_schedule(optimizer, steps, warmup=self.warmup_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_end(self) -> None:
         """Save the detector, read it back as the pipeline does, and log the gates."""

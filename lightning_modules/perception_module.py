@@ -23,6 +23,7 @@ from datamodules.avshapes.perception import HEARD_WORDS, SEEN_WORDS, PerceptionB
 from datamodules.avshapes.scene import World
 from models.plan import render_answer
 from models.prompts import TEMPLATES
+from models.tiny.optimizer import MuonAdamW, cosine_schedule, split_matrices
 from models.tiny.reasoner import build_processor, build_thinker, build_tokenizer
 
 
@@ -33,7 +34,9 @@ class PerceptionModule(L.LightningModule):
         output: Folder for model and processor at the end.
         seed: Of the weights and of the text that the tokenizer is trained on.
         vocabulary: Most tokens of the tokenizer.
-        learning_rate: Peak of AdamW's learning rate; warmed up over 50 steps, then decayed to 2 % along a cosine.
+        matrix_learning_rate: Peak of Muon's learning rate, for the hidden matrices.
+        learning_rate: Peak of AdamW's learning rate, for the rest; both are warmed up over 50 steps, then decayed to
+            1 % along a cosine.
         steps: Steps of the decay.
         sharpness: Logit per unit of agreement between a token and a word's embedding.
         alignment: Weight of the squared distance to the sum of the fitting words' embeddings.
@@ -45,6 +48,7 @@ class PerceptionModule(L.LightningModule):
         *,
         seed: int = 0,
         vocabulary: int = 768,
+        matrix_learning_rate: float = 0.02,
         learning_rate: float = 2e-3,
         steps: int = 1000,
         sharpness: float = 8.0,
@@ -54,6 +58,7 @@ class PerceptionModule(L.LightningModule):
         self.output = output
         self.seed = seed
         self.vocabulary = vocabulary
+        self.matrix_learning_rate = matrix_learning_rate
         self.learning_rate = learning_rate
         self.steps = steps
         self.sharpness = sharpness
@@ -112,18 +117,13 @@ class PerceptionModule(L.LightningModule):
             self.log_dict({**scores, f"val/{name}": f1.mean()}, batch_size=len(labels))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over both towers."""
-        parameters = [p for tower in self.towers for p in tower.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            self.learning_rate,
-            total_steps=self.steps + 1,
-            pct_start=min(0.3, 50 / self.steps),
-            div_factor=25,
-            final_div_factor=2,
-            cycle_momentum=False,
+        """Muon for hidden matrices, AdamW for the rest."""
+        optimizer = MuonAdamW(
+            *split_matrices(self.thinker.named_parameters(), not_hidden="embed"),
+            matrix_learning_rate=self.matrix_learning_rate,
+            learning_rate=self.learning_rate,
         )
+        schedule = cosine_schedule(optimizer, self.steps, warmup=50)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def see(self, batch: PerceptionBatch) -> Float[Tensor, "tokens hidden"]:
@@ -202,7 +202,7 @@ class PerceptionModule(L.LightningModule):
 
 def lesson_text(seed: int, lessons: int = 600) -> Iterator[str]:
     """Text of many lessons, for a tokenizer that is short on them."""
-    stream = LessonStream(seed=seed, clips=1, steps=lessons, world=World(), demonstrations=3)
+    stream = LessonStream(seed=seed, clips=1, steps=lessons, world=World(), demonstrations=3, cells=0)
     for step in range(lessons):
         lesson = stream.draw(step, 0)
         for turn in lesson.turns:

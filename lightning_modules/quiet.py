@@ -43,10 +43,13 @@ class _Drop(logging.Filter):
         return not record.getMessage().startswith(_LINES)
 
 
+_DROP = _Drop()
+
+
 def quiet() -> None:
     """Drop the known noise from logs and warnings of this process."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
-        logging.getLogger(name).addFilter(_Drop())
+        logging.getLogger(name).addFilter(_DROP)
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

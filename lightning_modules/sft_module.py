@@ -19,12 +19,16 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
+from datamodules.errors import ConfigError
 from datamodules.lessons import Lesson, lesson_from_labels
 from datamodules.records import Clip
+from lightning_modules.marks import mark_loss
 from models.plan import render_answer
+from models.processing import EncodedPrompt
 from models.prompts import choose_template
 from models.reasoner import Reasoner
-from models.rows import Rows, TurnIds, answer_logits, pack_rows, row_states
+from models.rows import TurnIds, read_turns
+from models.tiny.optimizer import MuonAdamW, split_matrices
 
 
 class SFTModule(L.LightningModule):
@@ -34,15 +38,20 @@ class SFTModule(L.LightningModule):
         reasoner: What is trained.
         train: "adapter" trains the LoRA adapter, "language" the language model itself, "all" the towers as well.
         learning_rate: Peak learning rate of AdamW; warmed up, held, then decayed linearly to 3 %.
+        matrix_learning_rate: Peak learning rate of Muon for the hidden matrices, on the same schedule; 0 leaves them to
+            AdamW. For training from nothing only.
         tower_learning_rate: The same for the towers; 0 keeps them frozen.
         steps: Optimizer steps of the schedule.
         decay_share: Share of the steps, at the end, over which the rate decays.
         weight_decay: Of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
         keyframes: Moments per answer that is made of labels.
-        moment_weight: Weight of naming, at every media token, the second that it belongs to. A small model that was
-            never pre-trained does not find out by itself that positions are times; the released ones have.
-        output: Folder for the trained model and its processor; None writes none.
+        mark_weight: Weight of the lessons' marks, the labels of media tokens.
+        mark_layer: Number of decoder layers after which the marks are read.
+        output: Folder for the trained model and its processor; None writes none. An adapter is exported by a callback.
+
+    Raises:
+        ConfigError: There is an output folder, but only an adapter is trained.
     """
 
     def __init__(
@@ -51,26 +60,35 @@ class SFTModule(L.LightningModule):
         *,
         train: Literal["adapter", "language", "all"] = "adapter",
         learning_rate: float = 3e-4,
+        matrix_learning_rate: float = 0.0,
         tower_learning_rate: float = 0.0,
         steps: int = 1000,
         decay_share: float = 0.5,
         weight_decay: float = 0.02,
         max_grad_norm: float = 1.0,
         keyframes: int = 4,
-        moment_weight: float = 0.0,
+        mark_weight: float = 0.0,
+        mark_layer: int = 2,
         output: str | None = None,
     ) -> None:
         super().__init__()
+        if output is not None and train == "adapter":
+            raise ConfigError(
+                f"model.output names a folder for a whole model ({output}), but model.train is adapter, which changes "
+                "none. Set --model.train language, or --model.output null."
+            )
         self.reasoner = reasoner
         self.train_what = train
         self.learning_rate = learning_rate
+        self.matrix_learning_rate = matrix_learning_rate
         self.tower_learning_rate = tower_learning_rate
         self.steps = steps
         self.decay_share = decay_share
         self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
         self.keyframes = keyframes
-        self.moment_weight = moment_weight
+        self.mark_weight = mark_weight
+        self.mark_layer = mark_layer
         self.output = output
         self._exact: dict[str, list[bool]] = defaultdict(list)
         self._odds: dict[str, list[tuple[float, bool]]] = defaultdict(list)
@@ -89,41 +107,41 @@ class SFTModule(L.LightningModule):
         return batch
 
     def training_step(self, batch: Sequence[Lesson | Clip], _: int) -> Tensor:
-        """Mean cross-entropy of the answers' tokens."""
-        rows, _turns = self.pack(batch)
+        """Mean cross-entropy of the answers' tokens, and of the marks if they have a weight."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train_what != "adapter"):
-            hidden = row_states(self.reasoner, rows)
-            logits = self.reasoner.lm_head(hidden[rows.labels != -100])
-            moments = self.reasoner.lm_head(hidden[rows.seconds >= 0]) if self.moment_weight else None
-        loss = F.cross_entropy(logits.float(), rows.labels[rows.labels != -100])
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch))
-        if moments is None:
-            return loss
-        digits = self._digit_ids()[rows.seconds[rows.seconds >= 0] % 10]
-        naming = F.cross_entropy(moments.float(), digits)
-        self.log("loss/moments", naming, batch_size=len(batch))
-        return loss + self.moment_weight * naming
-
-    def _digit_ids(self) -> Tensor:
-        """Tokens of 0 to 9 as they stand in a clock time."""
-        ids = [self.reasoner.builder.answer_ids(str(digit))[0] for digit in range(10)]
-        return torch.tensor(ids, device=self.device)
+            lessons, media, turns, _evidence = self.prepare(batch)
+            states, answers = read_turns(self.reasoner, media, turns)
+            marks = answers[0].logits.new_zeros(())
+            if self.mark_weight:
+                marks = torch.stack(
+                    [
+                        mark_loss(
+                            self.reasoner,
+                            group.layers[self.mark_layer],
+                            [media[clip] for clip in group.clips],
+                            [lessons[clip] for clip in group.clips],
+                        )
+                        for group in states
+                    ]
+                ).mean()
+        logits, labels = torch.cat([part.logits for part in answers]), torch.cat([part.labels for part in answers])
+        loss = F.cross_entropy(logits.float(), labels)
+        self.log_dict({"loss": loss, "loss/marks": marks}, prog_bar=True, batch_size=len(batch))
+        return loss + self.mark_weight * marks
 
     def validation_step(self, batch: Sequence[Lesson | Clip], _: int) -> None:
         """Collect what `on_validation_epoch_end` scores: answers right word for word, and yes/no log-odds."""
-        rows, turns = self.pack(batch)
-        logits = answer_logits(self.reasoner, rows).float()
-        labels = rows.labels[rows.labels != -100]
-        row, column = torch.nonzero(rows.labels != -100, as_tuple=True)
-        owner = rows.turns[row, column]
+        _lessons, media, turns, evidence = self.prepare(batch)
+        _states, answers = read_turns(self.reasoner, media, turns)
         yes, no = (self.reasoner.builder.answer_ids(word)[0] for word in ("yes", "no"))
-        for index, names in enumerate(turns):
-            for number, name in enumerate(names):
-                mine = (row == index) & (owner == number)
-                self._exact[name].append(bool((logits[mine].argmax(-1) == labels[mine]).all()))
-                first = int(labels[mine][0])
+        for part in answers:
+            logits_of, labels_of = (torch.split(values, part.lengths) for values in (part.logits, part.labels))
+            for (clip, number), logits, labels in zip(part.turns, logits_of, labels_of, strict=True):
+                name = evidence[clip][number]
+                self._exact[name].append(bool((logits.argmax(-1) == labels).all()))
+                first = int(labels[0])
                 if first in (yes, no):
-                    odds = float(logits[mine][0, yes] - logits[mine][0, no])
+                    odds = float(logits[0, yes] - logits[0, no])
                     self._odds[name.replace("null ", "")].append((odds, first == yes))
 
     def on_validation_epoch_end(self) -> None:
@@ -150,7 +168,15 @@ class SFTModule(L.LightningModule):
         groups = [{"params": rest, "lr": self.learning_rate}]
         if towers:
             groups.append({"params": towers, "lr": self.tower_learning_rate})
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.weight_decay)
+        optimizer: torch.optim.Optimizer
+        if self.matrix_learning_rate:
+            optimizer = MuonAdamW(
+                *split_matrices(self.reasoner.language_model.named_parameters(), not_hidden="embed"),
+                matrix_learning_rate=self.matrix_learning_rate,
+                learning_rate=self.learning_rate,
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -161,16 +187,18 @@ class SFTModule(L.LightningModule):
             self.reasoner.thinker.save_pretrained(folder)
             self.reasoner.builder.processor.save_pretrained(folder)
 
-    def pack(self, batch: Sequence[Lesson | Clip]) -> tuple[Rows, list[list[str]]]:
-        """Rows of a batch, and the evidence of every turn."""
+    def prepare(
+        self, batch: Sequence[Lesson | Clip]
+    ) -> tuple[list[Lesson], list[EncodedPrompt], list[list[TurnIds]], list[list[str]]]:
+        """Encode the clips of a batch and write everything that is asked about each in tokens.
+
+        Returns:
+            Lessons, encoded media, turns, and what every turn takes to answer; one entry per clip each.
+        """
         lessons = [lesson_from_labels(item, self.keyframes) if isinstance(item, Clip) else item for item in batch]
         builder = self.reasoner.builder
         prompts = [builder.media_only(lesson.clip) for lesson in lessons]
-        trains_towers = self.train_what == "all" and self.training
-        with (
-            torch.autocast(self.device.type, torch.bfloat16, enabled=trains_towers),
-            torch.set_grad_enabled(trains_towers),
-        ):
+        with torch.set_grad_enabled(self.train_what == "all" and self.training):
             media = self.reasoner.encode_all(prompts)
         turns, evidence = [], []
         for lesson in lessons:
@@ -182,7 +210,7 @@ class SFTModule(L.LightningModule):
                 asked.append(TurnIds(builder.turn_ids(question), builder.answer_ids(answer)))
             turns.append(asked)
             evidence.append([t.evidence for t in lesson.turns] + ["demonstration"] * len(lesson.demonstrations))
-        return pack_rows(self.reasoner, media, turns), evidence
+        return lessons, media, turns, evidence
 
     def _rate(self, step: int) -> float:
         """Factor of the learning rate: warm-up over 5 % (at most 100 steps), plateau, linear decay to 3 %."""

@@ -98,6 +98,8 @@ def _read_world(benchmark: Benchmark, items: Sequence[str]) -> World:
         current = getattr(world, name)
         if isinstance(current, bool):
             changes[name] = _switch(name, value)
+        elif name == "evidence":
+            changes[name] = tuple(value.split(","))
         elif isinstance(current, tuple):
             changes[name] = tuple(float(_number(name, part, float)) for part in value.split(","))
         else:

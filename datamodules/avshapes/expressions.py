@@ -65,7 +65,7 @@ def refavs_expressions(scene: Scene, rng: np.random.Generator) -> list[Expressio
         scene: The scene.
         rng: Chooses among the paraphrases.
     """
-    facts = looks_facts(scene) + sound_facts(scene) + motion_facts(scene)
+    facts = _asked(scene, looks_facts(scene) + sound_facts(scene) + motion_facts(scene))
     return [_refer(fact, rng, "referring", stop=".") for fact in facts]
 
 
@@ -81,7 +81,7 @@ def refavs_null_expressions(scene: Scene, rng: np.random.Generator, *, audio: Au
     facts = _sample_absent_looks(scene, rng) + absent_motion_facts(scene)
     if audio != "own":
         facts += [Fact(evidence, variant, ()) for evidence, variant in SOUND_VARIANTS]
-    return [_refer(fact, rng, "non-existent", stop="") for fact in facts]
+    return [_refer(fact, rng, "non-existent", stop="") for fact in _asked(scene, facts)]
 
 
 def revos_expressions(scene: Scene, rng: np.random.Generator) -> list[Expression]:
@@ -91,11 +91,12 @@ def revos_expressions(scene: Scene, rng: np.random.Generator) -> list[Expression
         scene: The scene.
         rng: Chooses the absent pairs and the paraphrases.
     """
-    looks, motion, size, plural = looks_facts(scene), motion_facts(scene), size_facts(scene), plural_facts(scene)
-    named = looks + size + motion + position_facts(scene) + plural
+    implied = looks_facts(scene) + size_facts(scene) + motion_facts(scene) + plural_facts(scene)
+    named, implied = _asked(scene, implied + position_facts(scene)), _asked(scene, implied)
     absent = _sample_absent_looks(scene, rng) + absent_motion_facts(scene) + _absent_plurals(scene, rng)
+    absent = _asked(scene, absent)
     expressions = [_refer(fact, rng, "referring", stop=".") for fact in named]
-    expressions += [_imply(fact, rng, "reasoning") for fact in looks + motion + size + plural]
+    expressions += [_imply(fact, rng, "reasoning") for fact in implied]
     expressions += [_refer(fact, rng, "non-existent", stop=".") for fact in absent]
     return expressions + [_imply(fact, rng, "non-existent") for fact in absent]
 
@@ -114,6 +115,11 @@ def choose_balanced(expressions: list[Expression], count: int, rng: np.random.Ge
     order = [sorted(groups)[index] for index in rng.permutation(len(groups))]
     turns = zip_longest(*(groups[evidence] for evidence in order))
     return [expression for turn in turns for expression in turn if expression is not None][:count]
+
+
+def _asked(scene: Scene, facts: list[Fact]) -> list[Fact]:
+    """The facts that the scene's world lets expressions ask for."""
+    return [fact for fact in facts if fact.evidence in scene.world.evidence]
 
 
 def _refer(fact: Fact, rng: np.random.Generator, kind: Kind, *, stop: str) -> Expression:

@@ -19,10 +19,11 @@ from datamodules.avshapes.expressions import (
     revos_expressions,
 )
 from datamodules.avshapes.lessons import demonstrate, expression_questions, small_questions
+from datamodules.avshapes.marks import mark_clip
 from datamodules.avshapes.render import render_frames
 from datamodules.avshapes.scene import SHAPES, Scene, Thing, World, sample_scene
 from datamodules.avshapes.sound import render_audio, render_silence
-from datamodules.lessons import Lesson
+from datamodules.lessons import Lesson, Mark
 from datamodules.records import Clip, FrameBudget, Frames
 
 _SOUND_SOURCES: tuple[AudioSource, ...] = ("own", "muted", "exchanged")
@@ -33,10 +34,12 @@ class SceneFrames(Frames):
 
     Args:
         scene: The scene.
+        drawn: All of its frames at a small size, if they are drawn already.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, drawn: UInt8[np.ndarray, "frames side side 3"] | None = None) -> None:
         self.scene = scene
+        self.drawn = drawn
         self.count = scene.world.frames
         self.fps = scene.world.fps
 
@@ -52,6 +55,8 @@ class SceneFrames(Frames):
         side = self.scene.world.size
         if max_pixels is not None:
             side = min(side, int(max_pixels**0.5))
+        if self.drawn is not None and self.drawn.shape[1] == side:
+            return self.drawn[list(indices)]
         return render_frames(self.scene, frames=indices, size=side)[0]
 
 
@@ -68,6 +73,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         world_questions: Plain questions per clip, at most.
         null_share: Share of the expressions whose target is not there.
         glance_side: Side of the frames in pixels.
+        cells: Visual tokens per frame side; 0 leaves the marks out, and draws frames only when they are read.
         benchmarks: Which kinds of clips take turns: refavs, revos.
     """
 
@@ -83,6 +89,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         world_questions: int = 12,
         null_share: float = 0.4,
         glance_side: int = 112,
+        cells: int = 4,
         benchmarks: Sequence[str] = ("refavs", "revos"),
     ) -> None:
         self.seed, self.clips, self.steps = seed, clips, steps
@@ -93,6 +100,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         self.expressions, self.demonstrations = expressions, demonstrations
         self.world_questions, self.null_share = world_questions, null_share
         self.budget = FrameBudget(world.frames, glance_side**2, world.size**2)
+        self.cells = cells
         self.benchmarks = tuple(benchmarks)
 
     def __len__(self) -> int:
@@ -124,13 +132,14 @@ class LessonStream(IterableDataset[list[Lesson]]):
             there = [expression for expression in every if expression.targets]
             absent = [expression for expression in every if not expression.targets]
         chosen = self._choose(there, absent, rng)
+        frames, marks = self._mark(scene, None if audio is None else heard)
         clip = Clip(
             id=f"lesson/{benchmark}/{self.seed}/{step}/{index}",
             task="refavs" if benchmark == "refavs" else "revos",
             split="lesson",
             kind=benchmark,
             expression="",
-            frames=SceneFrames(scene),
+            frames=SceneFrames(scene, frames),
             budget=self.budget,
             audio_source=None if audio is None else partial(_identity, audio),
         )
@@ -140,7 +149,16 @@ class LessonStream(IterableDataset[list[Lesson]]):
         kept = [questions[i] for i in rng.permutation(len(questions))[: self.world_questions]]
         turns = kept + [turn for expression in chosen for turn in expression_questions(scene, expression)]
         shown = [demonstrate(scene, expression, rng) for expression in chosen[: self.demonstrations]]
-        return Lesson(clip, tuple(turns), tuple(shown))
+        return Lesson(clip, tuple(turns), tuple(shown), marks)
+
+    def _mark(
+        self, scene: Scene, heard: tuple[Thing, ...] | None
+    ) -> tuple[UInt8[np.ndarray, "frames side side 3"] | None, tuple[Mark, ...]]:
+        """The frames of a scene as they are glanced at, and its marks, which need the same masks."""
+        if not self.cells:
+            return None, ()
+        frames, masks = render_frames(scene, size=int(self.budget.glance_max_pixels**0.5))
+        return frames, mark_clip(scene, heard, masks, cells=self.cells)
 
     def _choose(self, there: list[Expression], absent: list[Expression], rng: np.random.Generator) -> list[Expression]:
         count = int(rng.binomial(self.expressions, self.null_share))

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch.utils.data import IterableDataset
 
+from datamodules.avshapes.outlines import EXTENT
 from datamodules.avshapes.render import render_frames
-from datamodules.avshapes.scene import COLORS, LOUDNESS, PITCHES, SHAPES, Scene, World, sample_scene
+from datamodules.avshapes.scene import COLORS, LOUDNESS, PITCHES, SHAPES, Scene, Thing, World, sample_scene
 from datamodules.avshapes.sound import render_audio
 
 PITCH_WORDS = ("deep", "low", "high", "shrill")
@@ -24,7 +25,10 @@ PITCH_WORDS = ("deep", "low", "high", "shrill")
 LOUDNESS_WORDS = ("quiet", "medium", "loud")
 """Word of every loudness level."""
 
-SEEN_WORDS = (*COLORS, *SHAPES)
+MOTION_WORDS = ("moves", "appears", "leaves")
+"""Words for what happens between the two frames of a visual token."""
+
+SEEN_WORDS = (*COLORS, *SHAPES, *MOTION_WORDS)
 """Words that describe a visual token."""
 
 HEARD_WORDS = (*SHAPES, *PITCH_WORDS, *LOUDNESS_WORDS)
@@ -33,6 +37,7 @@ HEARD_WORDS = (*SHAPES, *PITCH_WORDS, *LOUDNESS_WORDS)
 _SURE = 0.35
 """A cell that a thing covers at least this much is labeled with it."""
 _UNSURE = 0.08
+_MOVED = 0.02
 """A cell that it covers less than this is not; what lies between is left out."""
 
 
@@ -94,7 +99,7 @@ class PerceptionStream(IterableDataset[PerceptionBatch]):
             first = 2 * int(rng.integers(self.world.frames // 2))
             pair, masks = render_frames(scene, frames=[first, first + 1], size=self.side)
             frames.append(pair)
-            words, sure = label_cells(scene, masks, self.cells)
+            words, sure = label_cells(scene, first, masks, self.cells)
             seen.append(words)
             known.append(sure)
             if index < self.clips:
@@ -113,23 +118,45 @@ class PerceptionStream(IterableDataset[PerceptionBatch]):
 
 
 def label_cells(
-    scene: Scene, masks: Bool[np.ndarray, "2 things side side"], cells: int
+    scene: Scene, first: int, masks: Bool[np.ndarray, "2 things side side"], cells: int
 ) -> tuple[Bool[np.ndarray, "cells words"], Bool[np.ndarray, "cells words"]]:
-    """Words of every cell over a pair of frames, and which of them are certain."""
-    side = masks.shape[-1] // cells
-    share = masks.reshape(*masks.shape[:2], cells, side, cells, side).mean(axis=(3, 5)).max(axis=0)
-    share = share.reshape(len(scene.things), -1)
+    """Words of every cell over the pair of frames `first` and `first + 1`, and which of them are certain."""
+    share = cover_cells(masks, cells)
     words = np.zeros((cells * cells, len(SEEN_WORDS)), dtype=bool)
     unsure = np.zeros_like(words)
     for thing, covered in zip(scene.things, share, strict=True):
         fits = covered >= _SURE
         if covered.max() >= _UNSURE:
             fits[covered.argmax()] = True
-        for word in (thing.color, thing.shape):
+        for word in (thing.color, thing.shape, *motion_words(thing, first)):
             column = SEEN_WORDS.index(word)
             words[:, column] |= fits
             unsure[:, column] |= ~fits & (covered >= _UNSURE)
     return words, words | ~unsure
+
+
+def cover_cells(masks: Bool[np.ndarray, "2 things side side"], cells: int) -> Float[np.ndarray, "things cells"]:
+    """Share of every cell that every thing covers on the better of two frames, 0..1, cells row by row."""
+    side = masks.shape[-1] // cells
+    share = masks.reshape(*masks.shape[:2], cells, side, cells, side).mean(axis=(3, 5)).max(axis=0)
+    return np.asarray(share.reshape(masks.shape[1], -1))
+
+
+def motion_words(thing: Thing, first: int) -> tuple[str, ...]:
+    """Which `MOTION_WORDS` fit a thing between two neighboring frames: moves, and appears or leaves over an edge."""
+    before, after = np.array(thing.path[first]), np.array(thing.path[first + 1])
+    words = ["moves"] if np.abs(after - before).max() > _MOVED else []
+    if thing.presence == "enter" and _is_over_edge(thing, first):
+        words.append("appears")
+    if thing.presence == "leave" and _is_over_edge(thing, first + 1):
+        words.append("leaves")
+    return tuple(words)
+
+
+def _is_over_edge(thing: Thing, frame: int) -> bool:
+    """Whether a part of it lies outside of the frame, or all of it."""
+    reach = 0.9 * EXTENT[thing.shape] * thing.radius[frame]
+    return not all(reach <= place <= 1 - reach for place in thing.path[frame])
 
 
 def label_sounds(

@@ -30,6 +30,7 @@ class PerceptionData(L.LightningDataModule):
         cells: Visual tokens per frame side.
         tokens: Sound tokens per clip.
         seed: Of the scenes.
+        workers: Processes that draw scenes while the model trains.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class PerceptionData(L.LightningDataModule):
         cells: int = 4,
         tokens: int = 50,
         seed: int = 1,
+        workers: int = 1,
     ) -> None:
         super().__init__()
+        self.workers = workers
         grid = {"side": side, "cells": cells, "tokens": tokens, "world": World()}
         self.train = PerceptionStream(seed=seed, pairs=pairs, clips=clips, steps=steps, **grid)  # type: ignore[arg-type]
         self.held_out = PerceptionStream(
@@ -57,11 +60,11 @@ class PerceptionData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[PerceptionBatch]:
         """Fresh scenes."""
-        return _as_is(self.train)
+        return _as_is(self.train, self.workers)
 
     def val_dataloader(self) -> DataLoader[PerceptionBatch]:
         """The same held-out scenes every time."""
-        return _as_is(self.held_out)
+        return _as_is(self.held_out, 0)
 
 
 class LessonData(L.LightningDataModule):
@@ -76,6 +79,7 @@ class LessonData(L.LightningDataModule):
         null_share: Share of the expressions whose target is not there.
         val_steps: Held-out batches.
         seed: Of the scenes.
+        workers: Processes that draw scenes while the model trains.
     """
 
     def __init__(
@@ -89,8 +93,10 @@ class LessonData(L.LightningDataModule):
         null_share: float = 0.4,
         val_steps: int = 10,
         seed: int = 2,
+        workers: int = 1,
     ) -> None:
         super().__init__()
+        self.workers = workers
         asked = {
             "clips": clips,
             "expressions": expressions,
@@ -104,13 +110,13 @@ class LessonData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[list[Lesson]]:
         """Fresh scenes."""
-        return _as_is(self.train)
+        return _as_is(self.train, self.workers)
 
     def val_dataloader(self) -> DataLoader[list[Lesson]]:
         """The same held-out scenes every time."""
-        return _as_is(self.held_out)
+        return _as_is(self.held_out, 0)
 
 
-def _as_is(stream: IterableDataset[_Batch]) -> DataLoader[_Batch]:
-    """A loader that hands over whole batches as the stream makes them."""
-    return DataLoader(stream, batch_size=None, collate_fn=None)
+def _as_is(stream: IterableDataset[_Batch], workers: int) -> DataLoader[_Batch]:
+    """A loader that hands over whole batches as the stream makes them, in its order."""
+    return DataLoader(stream, batch_size=None, collate_fn=None, num_workers=workers)

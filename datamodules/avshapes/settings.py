@@ -15,7 +15,7 @@ Benchmark = Literal["refavs", "revos", "mevis"]
 
 BENCHMARKS: tuple[Benchmark, ...] = ("refavs", "revos", "mevis")
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever the same settings give other bytes, so that no cached tree is mistaken for a new one."""
 
 WORLDS: dict[Benchmark, World] = {

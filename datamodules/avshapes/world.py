@@ -49,6 +49,20 @@ UNSEEN_LOOKS: frozenset[tuple[str, str]] = frozenset(
 UNSEEN_TONES: frozenset[tuple[str, int]] = frozenset({("circle", 3), ("square", 1), ("triangle", 0), ("star", 2)})
 """(shape, pitch level) pairs that only "unseen" scenes hold: one per shape and one per pitch level."""
 
+EVIDENCE: tuple[str, ...] = (
+    "looks",
+    "order",
+    "time",
+    "pitch",
+    "loudness",
+    "silence",
+    "motion",
+    "plural",
+    "size",
+    "position",
+)
+"""What an expression may ask for."""
+
 Presence = Literal["stay", "enter", "leave"]
 
 
@@ -91,6 +105,8 @@ class World:
         sample_rate: Samples per second of the sound.
         floor: Root mean square of the noise under all sounds, full scale 1.
         grain: Half range of the background's noise, gray levels out of 255.
+        evidence: What expressions may ask for, out of `EVIDENCE`. The three that the default leaves out compare things
+            over the whole clip or by place, which is hard for a very small model.
     """
 
     size: int = 224
@@ -105,8 +121,8 @@ class World:
     enter_share: float = 0.25
     leave_share: float = 0.25
     moving_share: float = 0.5
-    min_speed: float = 0.05
-    max_speed: float = 0.12
+    min_speed: float = 0.08
+    max_speed: float = 0.14
     scaling_share: float = 0.5
     smallest_scale: float = 0.5
     sounding: tuple[float, ...] = (0.0, 0.2, 0.4, 0.4)
@@ -116,6 +132,7 @@ class World:
     sample_rate: int = 16_000
     floor: float = 0.001
     grain: float = 7.0
+    evidence: tuple[str, ...] = ("looks", "order", "time", "pitch", "loudness", "motion", "plural")
 
     def __post_init__(self) -> None:
         """Refuse settings that no clip can satisfy, all of them in one message."""
@@ -170,6 +187,10 @@ class World:
             (
                 1 <= len(self.sounding) <= 5 and min(self.sounding) >= 0 and abs(sum(self.sounding) - 1) < 1e-6,
                 f"world.sounding must be 1 to 5 probabilities that add up to 1, found {self.sounding}.",
+            ),
+            (
+                "looks" in self.evidence and set(self.evidence) <= set(EVIDENCE),
+                f"world.evidence must hold looks and may hold {', '.join(EVIDENCE[1:])}; found {self.evidence}.",
             ),
             (
                 self.sample_rate >= 8000,

@@ -10,11 +10,14 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -70,3 +73,30 @@ class MuonAdamW(torch.optim.Optimizer):
         for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+
+def split_matrices(
+    parameters: Iterable[tuple[str, nn.Parameter]], *, not_hidden: str
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trained parameters as Muon's matrices and AdamW's rest.
+
+    Args:
+        parameters: Names and parameters, such as `named_parameters` gives.
+        not_hidden: Regular expression that finds the names of matrices at the border of the network.
+    """
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, weights in parameters:
+        if weights.requires_grad:
+            (matrices if weights.ndim == 2 and not re.search(not_hidden, name) else others).append(weights)
+    return matrices, others
+
+
+def cosine_schedule(optimizer: torch.optim.Optimizer, steps: int, *, warmup: int, floor: float = 0.01) -> LambdaLR:
+    """Linear warm-up, then a cosine from 1 down to `floor` over all steps, as a factor of every learning rate."""
+
+    def factor(step: int) -> float:
+        decayed = floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
+        return min(1.0, (step + 1) / warmup) * decayed
+
+    return LambdaLR(optimizer, factor)

@@ -17,8 +17,6 @@ from lightning_modules.propagator_gates import CaseScore, PropagatorGates, gates
 from lightning_modules.propagator_module import PropagatorModule
 from models.propagator import Propagator, SAM2Propagator
 
-WEIGHTS = Path(__file__).parents[3] / "weights" / "tiny" / "propagator"
-
 
 class Painter(Propagator):
     """Answers with given masks."""

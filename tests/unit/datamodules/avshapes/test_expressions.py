@@ -13,7 +13,7 @@ from datamodules.avshapes.expressions import (
 from datamodules.avshapes.facts import Fact, position_facts, size_facts, sound_facts
 from datamodules.avshapes.outlines import UNIT_AREA, visible_masks
 from datamodules.avshapes.phrases import FORMS, HUES, REASONING, REFERRING
-from datamodules.avshapes.scene import COLORS, SHAPES, UNSEEN_LOOKS, Scene
+from datamodules.avshapes.scene import COLORS, SHAPES, UNSEEN_LOOKS, Scene, World, sample_scene
 
 SOUND_EVIDENCE = {"order", "time", "pitch", "loudness"}
 
@@ -264,3 +264,18 @@ def test_choosing_takes_turns_over_the_evidence():
     assert Counter(item.evidence for item in chosen) == {"looks": 2, "order": 1, "pitch": 1}
     assert sorted(item.text for item in everything) == sorted(item.text for item in items)
     assert choose_balanced([], 3, np.random.default_rng(0)) == []
+
+
+def test_the_world_says_what_is_asked_for():
+    world = World(evidence=("looks", "size"))
+    for index in range(30):
+        scene, rng = sample_scene((6, index), world), np.random.default_rng(0)
+        found = refavs_expressions(scene, rng) + refavs_null_expressions(scene, rng, audio="muted")
+        assert {item.evidence for item in found} == {"looks"}
+        assert {item.evidence for item in revos_expressions(scene, rng)} <= {"looks", "size"}
+
+
+def test_the_default_leaves_comparisons_over_the_clip_out():
+    scenes = [sample_scene((6, index)) for index in range(60)]
+    asked = {item.evidence for scene in scenes for item in refavs_expressions(scene, np.random.default_rng(0))}
+    assert asked == {"looks", "order", "time", "pitch", "loudness", "motion"}

@@ -38,7 +38,7 @@ def test_held_out_pairs_leave_every_part_several_seen_partners():
 
 
 def test_a_scene_depends_on_its_key_alone(seen_scenes):
-    shuffled = [sample_scene((5, 0, index)) for index in (40, 3, 17)]
+    shuffled = [sample_scene((5, 0, index), seen_scenes[0].world) for index in (40, 3, 17)]
 
     assert shuffled == [seen_scenes[40], seen_scenes[3], seen_scenes[17]]
     assert len({scene.things for scene in seen_scenes}) == len(seen_scenes)

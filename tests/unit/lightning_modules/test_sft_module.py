@@ -1,0 +1,145 @@
+import math
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from datamodules.errors import ConfigError
+from datamodules.lessons import Demonstration, Lesson, Turn
+from lightning_modules.sft_module import SFTModule
+from models.reasoner import Reasoner
+
+
+class Fixed(L.LightningDataModule):
+    """The same batch at every step."""
+
+    def __init__(self, batch, steps: int) -> None:
+        super().__init__()
+        self.batches = [batch] * steps
+
+    def train_dataloader(self):
+        return DataLoader(self.batches, batch_size=None, collate_fn=None)
+
+    def val_dataloader(self):
+        return DataLoader(self.batches[:1], batch_size=None, collate_fn=None)
+
+
+def train(module: SFTModule, batch, steps: int) -> L.Trainer:
+    trainer = L.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=1,
+    )
+    trainer.fit(module, Fixed(batch, steps))
+    return trainer
+
+
+def lesson(clip, *turns: tuple[str, str, str], shown: tuple[Demonstration, ...] = ()) -> Lesson:
+    return Lesson(clip, tuple(Turn(*turn) for turn in turns), shown)
+
+
+@pytest.mark.parametrize("what", ["adapter", "language", "all"])
+def test_only_what_is_named_is_trained(make_reasoner, what):
+    module = SFTModule(make_reasoner(), train=what)
+    module.configure_model()
+    names = [name for name, weights in module.named_parameters() if weights.requires_grad]
+    assert names
+    if what == "adapter":
+        assert all("lora" in name for name in names)
+    else:
+        assert any("embed_tokens" in name for name in names)
+        assert any("audio_tower" in name for name in names) == (what == "all")
+
+
+def test_answers_are_learned_by_heart(make_reasoner, make_clip):
+    clips = [make_clip("a"), make_clip("b", has_audio=False)]
+    batch = [
+        lesson(clips[0], ("is it red", "yes", "color"), ("is it blue", "no", "color")),
+        lesson(clips[1], ("is it red", "no", "color"), ("what is it", "a circle", "shape")),
+    ]
+    module = SFTModule(make_reasoner(), train="language", learning_rate=1e-2, steps=60, decay_share=0.2)
+    trainer = train(module, batch, 60)
+    assert trainer.callback_metrics["val/exact/color"] == 1
+    assert trainer.callback_metrics["val/exact/shape"] == 1
+    assert trainer.callback_metrics["val/auc/color"] == 1
+    assert "val/auc/shape" not in trainer.callback_metrics
+
+
+def test_the_auc_of_odds_that_ignore_the_clip_is_one_half(make_reasoner, make_clip):
+    module = SFTModule(make_reasoner(), train="adapter", learning_rate=0.0, steps=1)
+    batch = [
+        lesson(make_clip("a"), ("is it red", "yes", "color")),
+        lesson(make_clip("a"), ("is it red", "no", "color")),
+    ]
+    assert train(module, batch, 1).callback_metrics["val/auc/color"] == pytest.approx(0.5)
+
+
+def test_a_labeled_clip_teaches_its_own_answer(make_reasoner, make_clip):
+    """Without lessons, the batch holds clips; their answers come from masks and expression alone."""
+    module = SFTModule(make_reasoner(), train="adapter", keyframes=2)
+    lessons, _, turns, evidence = module.prepare([make_clip("a"), make_clip("b", is_null=True)])
+    assert evidence == [["demonstration"], ["demonstration"]]
+    answers = [module.reasoner.builder.tokenizer.decode(row[0].answer) for row in turns]
+    assert answers[0].count("the red circle") >= 2
+    assert "[]" in answers[1] or "absent" in answers[1] or not lessons[1].demonstrations[0].segments
+    assert answers[0] != answers[1]
+
+
+def test_the_loss_is_the_mean_over_answer_tokens(make_reasoner, make_clip):
+    """Against one turn after the other, each with its own prompt."""
+    reasoner = make_reasoner(gain=3.0)
+    module = SFTModule(reasoner, train="adapter")
+    module.log_dict = lambda *_, **__: None
+    turns = [("is it red", "yes", "x"), ("what is it", "a circle", "x")]
+    total, count = 0.0, 0
+    for question, answer, _ in turns:
+        encoded = reasoner.encode(reasoner.builder.from_question(make_clip(), question))
+        ids = torch.tensor([reasoner.builder.answer_ids(answer)])
+        whole = torch.cat([encoded.embeddings, reasoner.embed_tokens(ids)], dim=1)
+        new = (encoded.next_position + torch.arange(ids.shape[1])).expand(3, 1, -1)
+        hidden = reasoner.language_model(
+            inputs_embeds=whole, position_ids=torch.cat([encoded.positions, new], dim=2)
+        ).last_hidden_state
+        logits = reasoner.lm_head(hidden)[0, -ids.shape[1] - 1 : -1]
+        total += float(torch.nn.functional.cross_entropy(logits, ids[0], reduction="sum"))
+        count += ids.shape[1]
+    loss = float(module.training_step([lesson(make_clip(), *turns)], 0))
+    assert loss == pytest.approx(total / count, rel=1e-4)
+
+
+def test_rates_warm_up_hold_and_fall(make_reasoner):
+    module = SFTModule(make_reasoner(), steps=1000, decay_share=0.5)
+    assert module._rate(0) == pytest.approx(0.03)
+    assert module._rate(24) == pytest.approx(0.5)
+    assert module._rate(49) == module._rate(400) == 1
+    assert module._rate(750) == pytest.approx(0.5)
+    assert module._rate(1000) == pytest.approx(0.03)
+    assert all(math.isfinite(module._rate(step)) for step in range(1100))
+
+
+def test_the_trained_model_is_saved_as_the_reasoner_reads_it(make_reasoner, make_clip, tmp_path):
+    reasoner = make_reasoner()
+    folder = tmp_path / "out"
+    base = Reasoner(lora=None, template="short")
+    base.attach(reasoner.thinker, reasoner.builder.processor)
+    for name, module in list(base.thinker.named_modules()):
+        if hasattr(module, "base_layer"):  # the fixture's adapter is no part of this test
+            parent, _, child = name.rpartition(".")
+            setattr(base.thinker.get_submodule(parent), child, module.base_layer)
+    sft = SFTModule(base, train="language", steps=1, output=str(folder))
+    train(sft, [lesson(make_clip(), ("is it red", "yes", "color"))], 1)
+    loaded = Reasoner(str(folder), lora=None, template="short")
+    loaded.load()
+    for name, weights in base.thinker.state_dict().items():
+        torch.testing.assert_close(loaded.thinker.state_dict()[name], weights, msg=name)
+
+
+def test_a_folder_for_the_model_asks_for_a_trained_model(make_reasoner):
+    with pytest.raises(ConfigError, match=r"--model\.train language"):
+        SFTModule(make_reasoner(), train="adapter", output="somewhere")

@@ -30,7 +30,7 @@ from callbacks.results import ResultsWriter
 from callbacks.rollout_table import RolloutTable
 from callbacks.summary import FitSummary
 from callbacks.throughput import Throughput
-from datamodules.modules import RefAVSDataModule, ReVOSDataModule
+from datamodules.modules import MeViSDataModule, RefAVSDataModule, ReVOSDataModule
 from lightning_modules.cli import run
 from lightning_modules.grpo_module import GRPOModule
 from models.box_grounder import ReasonerGrounder
@@ -59,6 +59,7 @@ SHORT_NAMES = (
     GRPOModule,
     RefAVSDataModule,
     ReVOSDataModule,
+    MeViSDataModule,
     ReasonerGrounder,
     DetectorGrounder,
     SAM2Propagator,

@@ -174,6 +174,7 @@ class MeViSDataModule(VideoDataModule):
         val_split: Literal["train", "valid_u"] = "train",
         fps: float = mevis.DEFAULT_FPS,
         clip_frames: int | None = 16,
+        val_null_fraction: float | None = None,
         **shared: Any,  # noqa: ANN401
     ) -> None:
         """Keep the settings; nothing is read or made yet.
@@ -187,13 +188,14 @@ class MeViSDataModule(VideoDataModule):
             fps: Frames per second that the stored frames stand for, and at which a video file to predict is sampled.
                 The release has no times. A generated benchmark has 1.
             clip_frames: Most frames of a training clip, spread evenly over the video; null keeps all.
+            val_null_fraction: As for every benchmark; the first release has no absent targets.
             **shared: The settings of `ClipDataModule`.
 
         Raises:
             ConfigError: Settings that cannot work; names all of them.
         """
         self.val_split = val_split
-        super().__init__(root, fps=fps, clip_frames=clip_frames, **shared)
+        super().__init__(root, fps=fps, clip_frames=clip_frames, val_null_fraction=val_null_fraction, **shared)
 
     def setup(self, stage: str) -> None:
         """As for every benchmark; a split without public ground truth cannot be tested on.

@@ -19,7 +19,7 @@ from callbacks.media import markdown_table
 from callbacks.provenance import provenance
 from callbacks.summary import clip_values
 from lightning_modules.evaluation import Evaluation
-from metrics.tables import MARGIN, official_table
+from metrics.tables import MARGIN, nested, official_table
 
 _COLUMNS = {"jf": "J&F", "j": "J", "f": "F", "s": "S", "null_accuracy": "null right", "false_absent": "wrongly absent"}
 
@@ -96,7 +96,7 @@ def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix:
     limits = remarks(trainer, prefix)
     content = {
         "metrics": evaluation.metrics,
-        "official": evaluation.official,
+        "official": {task: nested(scores) for task, scores in evaluation.official.items()},
         "clips": len(evaluation.results),
         "not_comparable": limits,
         "provenance": source,

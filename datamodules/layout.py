@@ -112,7 +112,7 @@ def check_revos(
         for frame in (video.frames if every_file else video.frames[:1])
     ]
     problems += _missing("frames are not there", files, Path.is_file)
-    problems += _mask_problems(base / revos_meta.MASKS, videos)
+    problems += mask_problems(base / revos_meta.MASKS, videos)
     if problems:
         raise revos_meta.TREE.error(base, problems)
     facts = tuple(_revos_fact(split, table) for split, table in tables.items())
@@ -144,7 +144,7 @@ def check_mevis(root: Path | str, *, splits: Sequence[str] | None = None, every_
         ]
         problems += _missing(f"frames of {split} are not there", files, Path.is_file)
         if split not in mevis.WITHOUT_MASKS:
-            problems += (f"{split}: {problem}" for problem in _mask_problems(base / split / mevis.MASKS, videos))
+            problems += (f"{split}: {problem}" for problem in mask_problems(base / split / mevis.MASKS, videos))
     if problems:
         raise mevis.TREE.error(base, problems)
     warnings = [warning for videos in tables.values() for warning in _video_warnings(videos)]
@@ -157,7 +157,13 @@ def _mevis_fact(split: str, videos: Sequence[Video]) -> str:
     return f"{split}: {len(videos)} videos, {len(kinds)} expressions ({counts})"
 
 
-def _mask_problems(path: Path, videos: Sequence[Video]) -> Iterator[str]:
+def mask_problems(path: Path, videos: Sequence[Video]) -> Iterator[str]:
+    """What is wrong with a file of masks, one line each.
+
+    Args:
+        path: The file.
+        videos: Whose questions it must answer.
+    """
     if not path.is_file():
         yield f"there is no {path.name}"
         return

@@ -38,10 +38,16 @@ def official_table(scores: Mapping[str, float]) -> tuple[list[str], list[list[st
     Returns:
         Cells as text; columns that no group has are left out.
     """
+    groups = nested(scores)
+    names = [name for name in SHOWN if any(name in values for values in groups.values())]
+    rows = [[group, *(show_score(name, values.get(name)) for name in names)] for group, values in groups.items()]
+    return ["group", *(SHOWN[name] for name in names)], rows
+
+
+def nested(scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Scores that are named ``<group>/<score>``, by group."""
     groups: dict[str, dict[str, float]] = {}
     for key, value in scores.items():
         group, _, name = key.rpartition("/")
         groups.setdefault(group, {})[name] = value
-    names = [name for name in SHOWN if any(name in values for values in groups.values())]
-    rows = [[group, *(show_score(name, values.get(name)) for name in names)] for group, values in groups.items()]
-    return ["group", *(SHOWN[name] for name in names)], rows
+    return groups

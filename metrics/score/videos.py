@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -144,23 +145,40 @@ def _text(picture: UInt8[np.ndarray, "height width"]) -> str:
 
 def _track(job: VideoJob, annotations: tuple[str, ...], size: Size) -> MaskTrack:
     """The targets' masks, one object per annotation."""
+    frames = len(job.video.frames)
     if not annotations:
-        return MaskTrack.empty(len(job.video.frames), size)
-    columns = []
-    for name in annotations:
-        masks = _entry(job, job.masks, name, "lists")
-        columns.append([_counts(job, rle, size, f"{job.masks}, {name}") for rle in _checked(job, masks, name)])
+        return MaskTrack.empty(frames, size)
+    columns = [_column(job.masks, name, "lists", frames, size, _changed_ns(job.masks)) for name in annotations]
     return MaskTrack(size, tuple(zip(*columns, strict=True)))
 
 
 def _areas(job: VideoJob, path: Path, size: Size) -> list[int]:
     """Pixels of everything annotated, per frame."""
-    masks = _entry(job, path, job.video.name, "objects").get("masks_rle")
-    counts = [_counts(job, rle, size, f"{path}, {job.video.name}") for rle in _checked(job, masks, job.video.name)]
-    return [0 if one is None else int(coco.area({"size": list(size), "counts": one})) for one in counts]
+    column = _column(path, job.video.name, "objects", len(job.video.frames), size, _changed_ns(path))
+    return [0 if one is None else int(coco.area({"size": list(size), "counts": one})) for one in column]
 
 
-def _counts(job: VideoJob, rle: Any, size: Size, where: str) -> bytes | None:  # noqa: ANN401 (parsed JSON)
+def _changed_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+@lru_cache(maxsize=32)
+def _column(path: Path, key: str, shape: Shape, frames: int, size: Size, changed_ns: int) -> tuple[bytes | None, ...]:
+    """Checked run lengths of one entry; expressions about the same video share them."""
+    del changed_ns  # It only tells versions of the file apart.
+    try:
+        entry = open_index(path, shape=shape).read(key)
+    except KeyError:
+        raise _damaged(path, key, "there is no such entry") from None
+    except ValueError as error:
+        raise _damaged(path, key, f"not valid JSON: {error}") from error
+    masks = entry.get("masks_rle") if isinstance(entry, dict) else entry
+    if not isinstance(masks, list) or len(masks) != frames:
+        raise _damaged(path, key, f"expected one mask for each of the {frames} frames")
+    return tuple(_counts(path, key, rle, size) for rle in masks)
+
+
+def _counts(path: Path, key: str, rle: Any, size: Size) -> bytes | None:  # noqa: ANN401 (parsed JSON)
     """Run lengths of one mask; one of another size than the prediction is the prediction's problem."""
     if isinstance(rle, dict) and rle.get("size") != list(size):
         height, width = rle.get("size") or (0, 0)
@@ -170,23 +188,8 @@ def _counts(job: VideoJob, rle: Any, size: Size, where: str) -> bytes | None:  #
     try:
         return clean_counts(rle, size)
     except ValueError as error:
-        raise _damaged(job, f"{where}: {error}") from error
+        raise _damaged(path, key, str(error)) from error
 
 
-def _entry(job: VideoJob, path: Path, key: str, shape: Shape) -> Any:  # noqa: ANN401 (parsed JSON)
-    try:
-        return open_index(path, shape=shape).read(key)
-    except KeyError:
-        raise _damaged(job, f"{path} has no entry {key!r}") from None
-    except ValueError as error:
-        raise _damaged(job, f"{path}, {key}: not valid JSON: {error}") from error
-
-
-def _checked(job: VideoJob, masks: Any, key: str) -> list[Any]:  # noqa: ANN401 (parsed JSON)
-    if not isinstance(masks, list) or len(masks) != len(job.video.frames):
-        raise _damaged(job, f"{key} must have one mask for each of the {len(job.video.frames)} frames")
-    return masks
-
-
-def _damaged(job: VideoJob, problem: str) -> MediaError:
-    return MediaError(f"{job.name}: the ground truth cannot be read: {problem}. Restore the file (--root).")
+def _damaged(path: Path, key: str, problem: str) -> MediaError:
+    return MediaError(f"the ground truth in {path}, entry {key}, cannot be read: {problem}. Restore the file (--root).")

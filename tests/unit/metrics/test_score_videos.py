@@ -170,11 +170,11 @@ def test_damaged_ground_truth_stops_the_scoring(revos):
     masks = json.loads((root / "mask_dict.json").read_text())
     masks["1"][0]["counts"] = masks["1"][0]["counts"][:-2]
     (root / "mask_dict.json").write_text(json.dumps(masks))
-    with pytest.raises(MediaError, match=r"the ground truth cannot be read: .*mask_dict\.json, 1: the run lengths end"):
+    with pytest.raises(MediaError, match=r"mask_dict\.json, entry 1, cannot be read: the run lengths end"):
         run(root, predictions)
     masks["1"] = masks["1"][:2]
     (root / "mask_dict.json").write_text(json.dumps(masks))
-    with pytest.raises(MediaError, match="1 must have one mask for each of the 4 frames"):
+    with pytest.raises(MediaError, match="entry 1, cannot be read: expected one mask for each of the 4 frames"):
         run(root, predictions)
     del masks["1"]
     (root / "mask_dict.json").write_text(json.dumps(masks))

@@ -54,7 +54,7 @@ class ResultsWriter(Callback):
         console = rich.get_console()
         console.print(_as_table(header, rows, f"{prefix.strip('/')}, {len(evaluation.results)} clips, {MARGIN}"))
         for task, scores in evaluation.official.items():
-            console.print(_as_table(*official_table(scores), f"{task}, averaged as its own program does, {MARGIN}"))
+            console.print(_as_table(*official_table(scores), f"{task}: official"))
         for remark in remarks(trainer, prefix):
             console.print(f"not comparable with published numbers: {remark}", soft_wrap=True, highlight=False)
         if run is not None:
@@ -106,7 +106,7 @@ def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix:
     lines = ["# Results", "", f"Means over clips; {MARGIN}.", "", markdown_table(header, rows)]
     for task, scores in evaluation.official.items():
         table = markdown_table(*official_table(scores))
-        lines += ["", f"## {task}, averaged as its own program does", "", table]
+        lines += ["", f"## {task}: averaged as its own program does", "", table]
     lines += ["", *(f"- not comparable with published numbers: {limit}" for limit in limits)]
     lines += [f"- {name}: {value}" for name, value in source.items()]
     (run / "results.md").write_text("\n".join(lines) + "\n")

@@ -193,11 +193,11 @@ def test_a_file_without_sound_gives_a_film_without(tmp_path: Path) -> None:
 @pytest.mark.skipif("OMNI_R1_SAMPLE_VIDEO" not in os.environ, reason="OMNI_R1_SAMPLE_VIDEO names no video file")
 def test_a_real_video_keeps_its_length_and_sound(tmp_path: Path) -> None:
     path = Path(os.environ["OMNI_R1_SAMPLE_VIDEO"])
-    write_film(about(path, fps=4.0), tmp_path / "film.mp4")
+    write_film(about(path, fps=1.0), tmp_path / "film.mp4")
     film = Film(tmp_path / "film.mp4")
     with av.open(str(path)) as source:
         duration_s = source.duration / av.time_base
         channels = source.streams.audio[0].channels if source.streams.audio else 0
-    assert film.times_s[-1] == pytest.approx(duration_s, abs=0.6)
+    assert film.times_s[-1] == pytest.approx(duration_s, abs=1.1)
     assert (0 if film.sound is None else len(film.sound)) == min(channels, 2)
-    assert film.seconds == 0 or film.seconds == pytest.approx(duration_s, abs=0.6)
+    assert film.seconds == 0 or film.seconds == pytest.approx(duration_s, abs=1.1)

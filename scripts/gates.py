@@ -196,7 +196,11 @@ def main() -> None:
     )
     for benchmark in options.benchmarks:
         data = modules[benchmark](
-            val_size=options.clips, glance_frames=10, glance_max_pixels=112**2, close_up_max_pixels=224**2
+            **({"fps": 1.0, "clip_frames": 10} if benchmark == "revos" else {}),
+            val_size=options.clips,
+            glance_frames=10,
+            glance_max_pixels=112**2,
+            close_up_max_pixels=224**2,
         )
         data.prepare_data()
         data.setup("validate")

@@ -18,7 +18,7 @@ from datamodules.avshapes.expressions import (
     refavs_null_expressions,
     revos_expressions,
 )
-from datamodules.avshapes.lessons import demonstrate, expression_questions, small_questions
+from datamodules.avshapes.lessons import MOTION, demonstrate, expression_questions, small_questions
 from datamodules.avshapes.marks import mark_clip
 from datamodules.avshapes.render import render_frames
 from datamodules.avshapes.scene import SHAPES, Scene, Thing, World, sample_scene
@@ -146,7 +146,10 @@ class LessonStream(IterableDataset[list[Lesson]]):
         questions = small_questions(scene, heard, rng)
         if benchmark == "revos":
             questions = [turn for turn in questions if turn.evidence not in _HEARD]
-        kept = [questions[i] for i in rng.permutation(len(questions))[: self.world_questions]]
+        # Motion takes comparing moments and is learned last, so it is asked about twice as often.
+        weight = np.array([2.0 if turn.evidence in MOTION else 1.0 for turn in questions])
+        count = min(self.world_questions, len(questions))
+        kept = [questions[i] for i in rng.choice(len(questions), size=count, replace=False, p=weight / weight.sum())]
         turns = kept + [turn for expression in chosen for turn in expression_questions(scene, expression)]
         shown = [demonstrate(scene, expression, rng) for expression in chosen[: self.demonstrations]]
         return Lesson(clip, tuple(turns), tuple(shown), marks)

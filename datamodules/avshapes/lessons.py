@@ -23,6 +23,12 @@ from datamodules.records import Segment
 NOT_THERE = "it is not there"
 """What the world questions answer about something that is not in the clip."""
 
+MOTION = frozenset(
+    {"world/moves", "world/appears", "world/leaves", "world/there at"}
+    | {f"world/what {what}" for what in ("moves", "does not move", "appears later", "leaves")}
+)
+"""World questions about what changes over the clip."""
+
 _IN_VIEW = 0.3
 _DESCRIPTION_FORMS = (("full", 0.25), ("color", 0.45), ("vague", 0.15), ("shape", 0.15))
 _SEGMENTS = (0.5, 0.35, 0.15)

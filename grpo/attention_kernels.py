@@ -83,6 +83,12 @@ def attend_backward(
     return _backward_by_products(grad, q, k, v, out, lse, causal=causal, scale=scale)
 
 
+def merged(out: Queries, lse: Sums, other_out: Queries, other_lse: Sums) -> Queries:
+    """Attention over two sets of keys from that over each; the merged log-sum-exp is their `logaddexp`."""
+    share = torch.sigmoid(lse - other_lse).unsqueeze(-1)
+    return torch.lerp(other_out.to(share.dtype), out.to(share.dtype), share).to(out.dtype)
+
+
 def _has_cuda_kernel(q: Queries) -> bool:
     is_half = q.dtype in (torch.bfloat16, torch.float16)
     return q.device.type == "cuda" and is_half and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
@@ -97,7 +103,7 @@ def _split_heads(q: Queries, k: Keys, v: Keys) -> tuple[Tensor, Tensor, Tensor]:
     if heads == key_heads:
         return q, k, v
     if len(q) == 1:
-        split = q[0].unflatten(0, (key_heads, heads // key_heads))
+        split = torch.unflatten(q[0], 0, (key_heads, heads // key_heads))
         k, v = (x.transpose(0, 1).expand(-1, heads // key_heads, -1, -1) for x in (k, v))
         return split, k, v
     return q, k.repeat_interleave(heads // key_heads, dim=1), v.repeat_interleave(heads // key_heads, dim=1)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 CHUNK_ELEMENTS = 2**25
 """Most logits that exist at the same time: 128 MiB in float32, some 200 tokens of the released vocabulary."""
@@ -53,14 +53,19 @@ def chosen_logprobs(
         hidden, weight = (x.to(torch.get_autocast_dtype(kind)) for x in (hidden, weight))
     chunk = chunk or max(1, CHUNK_ELEMENTS // len(weight))
     with torch.autocast(kind, enabled=False):
-        logprobs, entropy = _ChosenLogprobs.apply(hidden, weight, targets, 1 / temperature, chunk)  # type: ignore[no-untyped-call]
+        logprobs, entropy = _ChosenLogprobs.apply(hidden, weight, targets, 1 / temperature, chunk)
     return logprobs, entropy
 
 
 class _ChosenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor, sharpness: float, chunk: int
+        ctx: Any,  # noqa: ANN401 (a context with our attributes)
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        sharpness: float,
+        chunk: int,
     ) -> tuple[Tensor, Tensor]:
         logprobs, entropy = (torch.empty(len(hidden), device=hidden.device) for _ in range(2))
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -74,14 +79,14 @@ class _ChosenLogprobs(torch.autograd.Function):
             entropy[some] = -torch.linalg.vecdot(probabilities, scores)
             if slopes is not None:
                 probabilities.scatter_add_(-1, chosen, torch.full_like(probabilities[:, :1], -1.0))
-                slopes[some] = (probabilities.mul_(-sharpness).to(hidden.dtype) @ weight)
+                slopes[some] = probabilities.mul_(-sharpness).to(hidden.dtype) @ weight
         ctx.mark_non_differentiable(entropy)
         if slopes is not None:
             ctx.save_for_backward(slopes)
         return logprobs, entropy
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 (a context with our attributes)
         (slopes,) = ctx.saved_tensors
         return (slopes * grad[:, None]).to(slopes.dtype), None, None, None, None

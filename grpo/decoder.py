@@ -1,10 +1,10 @@
-"""Prompts and the rows that continue them, one token at a time.
+r"""Prompts and the rows that continue them, one token at a time.
 
 The keys and values of a prompt exist once, however many completions it gets. Every completion has a small cache of its
 own, in memory that is reserved ahead and grows by doubling. A row's attention is that over its prompt, computed for all
 rows of the prompt in one product, merged with that over its own tokens (`grpo.attention_kernels`)::
 
-    keys and values of the prompt      P     read once for all rows        \\
+    keys and values of the prompt      P     read once for all rows        \
                                                                              merged by log-sum-exp
     keys and values of a row's tokens  t     one small cache per row       /
 """
@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from grpo.attention_kernels import attend
+from grpo.attention_kernels import attend, merged
 from grpo.packed_layers import rotate
-from grpo.prefix_attention import merge_
 from grpo.rollout_weights import RolloutLayer, RolloutWeights
 from models.processing import EncodedPrompt
 
@@ -30,6 +29,10 @@ FIRST_CAPACITY = 64
 
 class Decoder(ABC):
     """Rows that are being written, in the order in which they were admitted."""
+
+    @abstractmethod
+    def has_room(self, rows: int) -> bool:
+        """Whether so many rows of one prompt can be admitted now; always True while there are none."""
 
     @abstractmethod
     def admit(self, encoded: EncodedPrompt, rows: int) -> Float[Tensor, "1 vocab"]:
@@ -45,73 +48,131 @@ class Decoder(ABC):
 
 
 @dataclass
-class Group:
-    """One prompt and the rows that are still written.
+class Wave:
+    """Prompts that were admitted at the same step, and their rows that are still written.
 
     Attributes:
-        prompt: Keys and values of each layer, (key heads, 1, prompt, width).
-        own: Keys and values of the rows' tokens, (layers, 2, rows, key heads, capacity, width).
-        rows: How many rows.
-        written: Tokens of each so far.
-        next_position: M-RoPE position of the first of them.
+        prompts: Keys and values of each prompt, layer by layer, (key heads, 1, prompt, width).
+        rows: How many rows each prompt has left.
+        starts: M-RoPE position of each prompt's first completion token.
+        own: Keys and values of the rows' tokens.
+        written: Tokens of each row so far.
     """
 
-    prompt: list[tuple[Tensor, Tensor]]
+    prompts: list[list[tuple[Tensor, Tensor]]]
+    rows: list[int]
+    starts: list[int]
     own: Float[Tensor, "layers 2 rows key_heads capacity width"]
-    rows: int
-    written: int
-    next_position: int
+    written: int = 0
+
+    @property
+    def positions(self) -> list[int]:
+        """M-RoPE position of the next token of each row."""
+        return [start + self.written for start, rows in zip(self.starts, self.rows, strict=True) for _ in range(rows)]
+
+    def keep(self, rows: Bool[Tensor, "rows"]) -> None:
+        """Drop all other rows, and the prompts that have none left."""
+        if rows.all():
+            return
+        left = [int(mine.sum()) for mine in torch.split(rows, self.rows)]
+        self.own = self.own[:, :, rows]
+        self.prompts = [prompt for prompt, count in zip(self.prompts, left, strict=True) if count]
+        self.starts = [start for start, count in zip(self.starts, left, strict=True) if count]
+        self.rows = [count for count in left if count]
+
+    def make_room(self) -> None:
+        """Let there be room for one more token per row."""
+        capacity = self.own.shape[-2]
+        if self.written == capacity:
+            larger = self.own.new_empty(*self.own.shape[:-2], 2 * capacity, self.own.shape[-1])
+            larger[..., :capacity, :] = self.own
+            self.own = larger
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Float[Tensor, "rows heads width"]:
+        """Attention of the next token of each row; its keys and values, (rows, heads, width), are kept."""
+        keys, values = self.own[layer]
+        keys[:, :, self.written], values[:, :, self.written] = k, v
+        grouped = torch.unflatten(
+            q.to(keys.dtype), 1, (k.shape[1], -1)
+        )  # (rows, key heads, queries per key head, width)
+        seen = slice(self.written + 1)
+        near = attend(grouped, keys[:, :, seen], values[:, :, seen], causal=False, scale=scale)
+        far = [
+            self._attend_prompt(prompt[layer], mine, scale)
+            for prompt, mine in zip(self.prompts, torch.split(grouped, self.rows), strict=True)
+        ]
+        out, lse = far[0] if len(far) == 1 else map(torch.cat, zip(*far, strict=True))
+        return merged(out, lse, *near).flatten(1, 2)
+
+    @staticmethod
+    def _attend_prompt(prompt: tuple[Tensor, Tensor], grouped: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """All rows as if they were queries of one sequence, so that the prompt is read once."""
+        rows, key_heads, share, width = grouped.shape
+        queries = grouped.transpose(0, 1).reshape(key_heads, 1, rows * share, width)
+        out, lse = attend(queries, *prompt, causal=False, scale=scale)
+        out, lse = out.view(key_heads, rows, share, width), lse.view(key_heads, rows, share)
+        return out.transpose(0, 1), lse.transpose(0, 1)
 
 
 class ExactDecoder(Decoder):
     """Computes what is needed and nothing else: every prompt in its own length, finished rows dropped."""
 
-    def __init__(self, weights: RolloutWeights, *, max_new_tokens: int) -> None:
+    def __init__(self, weights: RolloutWeights, *, max_rows: int, max_new_tokens: int) -> None:
         """Start without rows.
 
         Args:
             weights: The policy.
+            max_rows: Most rows at a time.
             max_new_tokens: Longest completion.
         """
         self.weights = weights
+        self.max_rows = max_rows
         self.capacity = min(FIRST_CAPACITY, max_new_tokens)
-        self.groups: list[Group] = []
+        self.waves: list[Wave] = []
+
+    def has_room(self, rows: int) -> bool:
+        """See `Decoder`."""
+        return not self.waves or rows + sum(sum(wave.rows) for wave in self.waves) <= self.max_rows
 
     def admit(self, encoded: EncodedPrompt, rows: int) -> Float[Tensor, "1 vocab"]:
         """See `Decoder`."""
         prompt, logits = prefill(self.weights, encoded)
-        keys = prompt[0][0]
-        own = keys.new_empty(len(prompt), 2, rows, len(keys), self.capacity, keys.shape[-1])
-        self.groups.append(Group(prompt, own, rows, 0, encoded.next_position))
+        if not self.waves or self.waves[-1].written:
+            keys = prompt[0][0]
+            own = keys.new_empty(len(prompt), 2, 0, len(keys), self.capacity, keys.shape[-1])
+            self.waves.append(Wave([], [], [], own))
+        wave = self.waves[-1]
+        wave.prompts.append(prompt)
+        wave.rows.append(rows)
+        wave.starts.append(encoded.next_position)
+        wave.own = wave.own.new_empty(*wave.own.shape[:2], sum(wave.rows), *wave.own.shape[3:])
         return logits
 
     def keep(self, rows: Bool[Tensor, "rows"]) -> None:
         """See `Decoder`."""
-        for group, mine in zip(self.groups, rows.split([group.rows for group in self.groups]), strict=True):
-            group.rows = int(mine.sum())
-            if group.rows < len(mine):
-                group.own = group.own[:, :, mine]
-        self.groups = [group for group in self.groups if group.rows]
+        sizes = [sum(wave.rows) for wave in self.waves]
+        for wave, mine in zip(self.waves, torch.split(rows.cpu(), sizes), strict=True):
+            wave.keep(mine)
+        self.waves = [wave for wave in self.waves if wave.rows]
 
     def step(self, tokens: Int64[Tensor, "rows"]) -> Float[Tensor, "rows vocab"]:
         """See `Decoder`."""
-        counted = [group.next_position + group.written for group in self.groups for _ in range(group.rows)]
+        counted = [position for wave in self.waves for position in wave.positions]
         cos, sin = self.weights.cos_sin(torch.tensor(counted, device=tokens.device).expand(3, 1, -1))
-        for group in self.groups:
-            _make_room(group)
+        for wave in self.waves:
+            wave.make_room()
         hidden = self.weights.embedding(tokens)
         for index, layer in enumerate(self.weights.layers):
-            q, k, v = _heads(self.weights, layer.qkv(layer.before_attention(hidden)), cos, sin)
-            hidden = layer.after_attention(hidden, self._attend(index, q, k, v).flatten(1))
-        for group in self.groups:
-            group.written += 1
+            heads = split_heads(self.weights, layer.qkv(layer.before_attention(hidden)), cos, sin)
+            hidden = layer.after_attention(hidden, self._attend(index, *heads).flatten(1))
+        for wave in self.waves:
+            wave.written += 1
         return self.weights.logits(hidden)
 
-    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "rows heads width"]:
-        outputs, start = [], 0
-        for group in self.groups:
-            rows, start = slice(start, start + group.rows), start + group.rows
-            outputs.append(_attend_group(group, layer, q[rows], k[rows], v[rows], self.weights.scale))
+    def _attend(self, layer: int, *heads: Tensor) -> Float[Tensor, "rows heads width"]:
+        sizes = [sum(wave.rows) for wave in self.waves]
+        parts = zip(self.waves, *(torch.split(x, sizes) for x in heads), strict=True)
+        outputs = [wave.attend(layer, *mine, scale=self.weights.scale) for wave, *mine in parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
@@ -128,13 +189,13 @@ def prefill(
     cos, sin = weights.cos_sin(encoded.positions)
     hidden, cache = encoded.embeddings[0], []
     for layer in weights.layers[:-1]:
-        q, k, v = _heads(weights, layer.qkv(layer.before_attention(hidden)), cos, sin)
+        q, k, v = split_heads(weights, layer.qkv(layer.before_attention(hidden)), cos, sin)
         cache.append((_by_head(k), _by_head(v)))
         hidden = layer.after_attention(hidden, _attend_prompt(weights, q, k, v, causal=True))
     last = weights.layers[-1]
     k, v = _last_keys(weights, last, hidden, cos, sin)
     cache.append((_by_head(k), _by_head(v)))
-    q, _, _ = _heads(weights, last.qkv(last.before_attention(hidden[-1:])), cos[-1:], sin[-1:])
+    q, _, _ = split_heads(weights, last.qkv(last.before_attention(hidden[-1:])), cos[-1:], sin[-1:])
     hidden = last.after_attention(hidden[-1:], _attend_prompt(weights, q, k, v, causal=False))
     return cache, weights.logits(hidden)
 
@@ -142,15 +203,16 @@ def prefill(
 def _last_keys(
     weights: RolloutWeights, layer: RolloutLayer, hidden: Tensor, cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor]:
-    k, v = layer.kv(layer.before_attention(hidden)).unflatten(-1, (-1, weights.width)).chunk(2, dim=1)
+    kv = torch.unflatten(layer.kv(layer.before_attention(hidden)), -1, (-1, weights.width))
+    k, v = kv.chunk(2, dim=1)
     return rotate(k, cos, sin), v
 
 
-def _heads(
+def split_heads(
     weights: RolloutWeights, qkv: Float[Tensor, "rows heads"], cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries, rotated keys and values, (rows, heads, width)."""
-    heads = qkv.unflatten(-1, (-1, weights.width))
+    heads = torch.unflatten(qkv, -1, (-1, weights.width))
     turning = weights.heads + weights.key_heads
     turned = rotate(heads[:, :turning], cos, sin)
     return turned[:, : weights.heads], turned[:, weights.heads :], heads[:, turning:]
@@ -166,29 +228,3 @@ def _attend_prompt(
     states = (x.transpose(0, 1)[None].to(v.dtype) for x in (q, k, v))
     out, _ = attend(*states, causal=causal, scale=weights.scale)
     return out[0].transpose(0, 1).flatten(1)
-
-
-def _attend_group(
-    group: Group, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float
-) -> Float[Tensor, "rows heads width"]:
-    """Attention of a group's new tokens; their keys and values are added to the cache."""
-    keys, values = group.own[layer]
-    keys[:, :, group.written], values[:, :, group.written] = k, v
-    (rows, heads, width), key_heads = q.shape, k.shape[1]
-    q = q.to(keys.dtype).view(rows, key_heads, -1, width)
-    # All rows of the group as if they were queries of one sequence: the prompt is read once for all of them.
-    far, far_lse = attend(q.transpose(0, 1).reshape(key_heads, 1, -1, width), *group.prompt[layer], causal=False, scale=scale)
-    seen = slice(group.written + 1)
-    near, near_lse = attend(q, keys[:, :, seen], values[:, :, seen], causal=False, scale=scale)
-    far = far.view(key_heads, rows, -1, width).transpose(0, 1)
-    far_lse = far_lse.view(key_heads, rows, -1).transpose(0, 1)
-    merge_(near, near_lse, far, far_lse)
-    return near.reshape(rows, heads, width)
-
-
-def _make_room(group: Group) -> None:
-    capacity = group.own.shape[-2]
-    if group.written == capacity:
-        larger = group.own.new_empty(*group.own.shape[:-2], 2 * capacity, group.own.shape[-1])
-        larger[..., :capacity, :] = group.own
-        group.own = larger

@@ -128,11 +128,10 @@ def install(language_model: nn.Module) -> None:
 def _attention(
     module: nn.Module, q: Tensor, k: Tensor, v: Tensor, shared: Layout | PromptStates, scale: float
 ) -> Tensor:
-    layout, prompt = shared, None
+    layout, states = shared if isinstance(shared, Layout) else shared.layout, [q, k, v]
     if isinstance(shared, PromptStates):
-        layout, prompt = shared.layout, shared.keys_and_values(module)
-    states = [q, k, v, *(prompt or ())]
+        states += shared.keys_and_values(module)
     if torch.is_autocast_enabled(q.device.type):
         # Rotated queries and keys are float32 here and values are not.
         states = [x.to(torch.get_autocast_dtype(q.device.type)) for x in states]
-    return shared_prefix_attention(cast(Layout, layout), *states[:3], tuple(states[3:]) or None, scale=scale)
+    return shared_prefix_attention(layout, *states, scale=scale)

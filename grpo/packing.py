@@ -29,10 +29,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from grpo.chunked import chosen_logprobs
+from grpo.engine import ScoreRequest
 from grpo.logprobs import TokenLogprobs, pad_completions
 from grpo.packed_layers import packed_states
 from grpo.prefix_attention import Block, Layout, Run
-from models.processing import EncodedPrompt
 from models.reasoner import Reasoner
 
 
@@ -57,23 +57,18 @@ class PackedRow:
     predicting: Int64[Tensor, "targets"]
 
 
-def packed_logprobs(
-    reasoner: Reasoner,
-    requests: Sequence[tuple[EncodedPrompt, Sequence[Int64[Tensor, "_"]]]],
-    *,
-    temperature: float,
-) -> TokenLogprobs:
+def packed_logprobs(reasoner: Reasoner, requests: Sequence[ScoreRequest], *, temperature: float) -> TokenLogprobs:
     """Score completions of any number of prompts under the current weights; see `grpo.logprobs.token_logprobs`.
 
     Args:
         reasoner: The policy; inside `Reasoner.reference` the reference.
-        requests: Prompts, and the token ids of the completions of each.
+        requests: Completions of any number of prompts, of any lengths, on any device.
         temperature: Divides the logits.
 
     Returns:
         Completions prompt by prompt, in the order given.
     """
-    rows = [ids.to(reasoner.device) for _, completions in requests for ids in completions]
+    rows = [ids.to(reasoner.device) for request in requests for ids in request.completion_ids]
     targets, mask = torch.cat(rows), pad_completions(rows, pad_id=reasoner.pad_id)[1].to(reasoner.device)
     row = pack(reasoner, requests)
     states = packed_states(
@@ -91,19 +86,21 @@ def packed_logprobs(
     return TokenLogprobs(blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, entropy), mask)
 
 
-def pack(reasoner: Reasoner, requests: Sequence[tuple[EncodedPrompt, Sequence[Int64[Tensor, "_"]]]]) -> PackedRow:
+def pack(reasoner: Reasoner, requests: Sequence[ScoreRequest]) -> PackedRow:
     """Lay out prompts and completions in one row.
 
     Args:
         reasoner: Gives the embeddings of the completions.
-        requests: Prompts, and the token ids of the completions of each; at least one of at least one token each.
+        requests: The completions of each prompt.
     """
-    device, prompt_tokens = reasoner.device, sum(encoded.embeddings.shape[1] for encoded, _ in requests)
+    device, prompts = reasoner.device, [request.encoded for request in requests]
+    prompt_tokens = sum(prompt.embeddings.shape[1] for prompt in prompts)
     ids: list[Tensor] = []
-    positions = [encoded.positions.to(device) for encoded, _ in requests]
+    positions = [prompt.positions for prompt in prompts]
     blocks, kept_blocks, kept, predicting = [], [], [], []
     prompt_end = tail = kept_count = 0
-    for encoded, completions in requests:
+    for request in requests:
+        encoded, completions = request.encoded, request.completion_ids
         prompt = slice(prompt_end, prompt_end := prompt_end + encoded.embeddings.shape[1])
         lengths = [len(completion) - 1 for completion in completions]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
@@ -119,7 +116,7 @@ def pack(reasoner: Reasoner, requests: Sequence[tuple[EncodedPrompt, Sequence[In
         predicting += _predicting(kept_count, lengths, order)
         tail, kept_count = end, kept_count + 1 + sum(lengths)
     return PackedRow(
-        torch.cat([*(encoded.embeddings for encoded, _ in requests), reasoner.embed_tokens(torch.cat(ids))[None]], dim=1),
+        torch.cat([*(prompt.embeddings for prompt in prompts), reasoner.embed_tokens(torch.cat(ids))[None]], dim=1),
         torch.cat(positions, dim=2),
         Layout(prompt_tokens, tuple(blocks)),
         torch.cat(kept).to(device),

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from grpo.attention_kernels import attend, attend_backward
+from grpo.attention_kernels import attend, attend_backward, merged
 
 States = Float[Tensor, "1 heads tokens width"]
 
@@ -47,7 +47,7 @@ class Run:
     def of(self, rows: Float[Tensor, "1 heads tokens *width"]) -> Float[Tensor, "count heads length *width"]:
         """A view of these completions, one per entry of the batch."""
         mine = rows[0, :, self.start : self.start + self.count * self.length]
-        return mine.unflatten(1, (self.count, self.length)).transpose(0, 1)
+        return torch.unflatten(mine, 1, (self.count, self.length)).transpose(0, 1)
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ class Layout:
     blocks: tuple[Block, ...]
 
 
-def shared_prefix_attention(
-    layout: Layout, q: States, k: States, v: States, prompt: tuple[States, States] | None = None, *, scale: float
-) -> States:
+def shared_prefix_attention(layout: Layout, q: States, k: States, v: States, *prompt: States, scale: float) -> States:
     """Attention output of a row, with gradient.
 
     Args:
@@ -88,14 +86,14 @@ def shared_prefix_attention(
         q: Queries of the whole row.
         k: Keys of the whole row; there may be fewer heads of keys than of queries.
         v: Values of the whole row.
-        prompt: Keys and values of the prompts. When they are given, the row is the tail alone, and nothing is computed
-            for the prompts' own queries.
+        *prompt: Keys and values of the prompts. When they are given, the row is the tail alone, and nothing is
+            computed for the prompts' own queries.
         scale: Multiplies the scores.
 
     Returns:
         In the shape of the queries.
     """
-    out: Tensor = _SharedPrefixAttention.apply(layout, scale, q, k, v, *(prompt or ()))  # type: ignore[no-untyped-call]
+    out: Tensor = _SharedPrefixAttention.apply(layout, scale, q, k, v, *prompt)
     return out
 
 
@@ -125,13 +123,15 @@ class _SharedPrefixAttention(torch.autograd.Function):
                 tail_out[:, :, t], tail_lse[:, :, t] = attend(rows.q[:, :, t], *prompt, causal=False, scale=scale)
             for run in block.runs:
                 near = attend(run.of(rows.q), run.of(rows.k), run.of(rows.v), causal=True, scale=scale)
-                merge_(run.of(tail_out), run.of(tail_lse), *near)
+                mine_out, mine_lse = run.of(tail_out), run.of(tail_lse)
+                mine_out[...] = merged(mine_out, mine_lse, *near)
+                mine_lse[...] = torch.logaddexp(mine_lse, near[1])
         ctx.layout, ctx.scale = layout, scale  # type: ignore[attr-defined]
         ctx.save_for_backward(*states, out, lse)
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 (a context with our attributes)
         *states, out, lse = ctx.saved_tensors
         layout, scale, gradients = ctx.layout, ctx.scale, [torch.empty_like(state) for state in states]
@@ -163,17 +163,3 @@ class _SharedPrefixAttention(torch.autograd.Function):
 def _add(dq: Tensor, dk: Tensor, dv: Tensor, back: tuple[Tensor, Tensor, Tensor]) -> None:
     for total, part in zip((dq, dk, dv), back, strict=True):
         total += part
-
-
-def merge_(out: Tensor, lse: Tensor, near_out: Tensor, near_lse: Tensor) -> None:
-    """Merge attention over further keys into what there is, in place.
-
-    Args:
-        out: Attention output over the first set of keys, any shape (…, width).
-        lse: Its log-sum-exp, (…).
-        near_out: The same over a second set of keys.
-        near_lse: The same.
-    """
-    share = torch.sigmoid(lse - near_lse).unsqueeze(-1)
-    out.copy_(torch.lerp(near_out.to(share.dtype), out.to(share.dtype), share))
-    lse.copy_(torch.logaddexp(lse, near_lse))

@@ -1,5 +1,4 @@
-"""The language model as a rollout needs it: plain functions on rows of tokens, without caches, masks and modules' outer
-layers around them.
+"""The language model as a rollout needs it: functions on rows of tokens, with no caches and masks around them.
 
 Two forms compute the same. *As trained* calls every projection as the module it is, adapter and all: the very numbers
 of the training forward, in any precision. *Merged* folds the adapter into a copy of the weights at the start of a
@@ -133,6 +132,12 @@ class RolloutWeights:
     heads: int
     key_heads: int
     width: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What keys and values are kept in."""
+        kind = self.embedding.weight.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.embedding.weight.dtype
 
     @property
     def scale(self) -> float:

@@ -38,17 +38,15 @@ def shared_rollout(
     sampling: Sampling,
     *,
     end_ids: Sequence[int],
-    rows_at_once: int,
     device: torch.device,
 ) -> list[list[Completion]]:
     """Sample all completions of all requests.
 
     Args:
-        decoder: Holds the rows; without any yet.
+        decoder: Holds the rows; without any yet. How many there is room for is up to it.
         requests: Prompts and the keys of their completions, at least one each.
         sampling: Temperature, top-p and the token limit.
         end_ids: Tokens that end a completion.
-        rows_at_once: Most rows at a time; a group that is larger is sampled alone.
         device: Where the weights are.
 
     Returns:
@@ -63,7 +61,7 @@ def shared_rollout(
     writing = positions = torch.zeros(0, dtype=torch.long, device=device)
     logits: list[Tensor] = []
     while waiting or len(writing):
-        while waiting and (not len(writing) or len(writing) + len(waiting[0].keys) <= rows_at_once):
+        while waiting and decoder.has_room(len(waiting[0].keys)):
             request = waiting.popleft()
             count = len(request.keys)
             logits.append(decoder.admit(request.encoded, count).expand(count, -1))

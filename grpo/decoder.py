@@ -205,7 +205,7 @@ def _last_keys(
 ) -> tuple[Tensor, Tensor]:
     kv = torch.unflatten(layer.kv(layer.before_attention(hidden)), -1, (-1, weights.width))
     k, v = kv.chunk(2, dim=1)
-    return rotate(k, cos, sin), v
+    return rotate(k, cos, sin).to(weights.dtype), v.to(weights.dtype)
 
 
 def split_heads(
@@ -214,8 +214,8 @@ def split_heads(
     """Rotated queries, rotated keys and values, (rows, heads, width)."""
     heads = torch.unflatten(qkv, -1, (-1, weights.width))
     turning = weights.heads + weights.key_heads
-    turned = rotate(heads[:, :turning], cos, sin)
-    return turned[:, : weights.heads], turned[:, weights.heads :], heads[:, turning:]
+    turned = rotate(heads[:, :turning], cos, sin).to(weights.dtype)  # mixed precision turns in float32
+    return turned[:, : weights.heads], turned[:, weights.heads :], heads[:, turning:].to(weights.dtype)
 
 
 def _by_head(x: Float[Tensor, "prompt key_heads width"]) -> Float[Tensor, "key_heads 1 prompt width"]:
@@ -225,6 +225,5 @@ def _by_head(x: Float[Tensor, "prompt key_heads width"]) -> Float[Tensor, "key_h
 def _attend_prompt(
     weights: RolloutWeights, q: Tensor, k: Tensor, v: Tensor, *, causal: bool
 ) -> Float[Tensor, "rows heads"]:
-    states = (x.transpose(0, 1)[None].to(v.dtype) for x in (q, k, v))
-    out, _ = attend(*states, causal=causal, scale=weights.scale)
+    out, _ = attend(*(x.transpose(0, 1)[None] for x in (q, k, v)), causal=causal, scale=weights.scale)
     return out[0].transpose(0, 1).flatten(1)

@@ -125,7 +125,7 @@ class StaticDecoder(Decoder):
             hidden = self.weights.embedding(self.tokens)
             for index, layer in enumerate(self.weights.layers):
                 q, k, v = split_heads(self.weights, layer.qkv(layer.before_attention(hidden)), cos, sin)
-                attended = self._attend(index, q.to(dtype), k.to(dtype), v.to(dtype), capacity)
+                attended = self._attend(index, q, k, v, capacity)
                 hidden = layer.after_attention(hidden, attended)
             return self.weights.logits(hidden)
 

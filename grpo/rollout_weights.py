@@ -19,6 +19,7 @@ from jaxtyping import Float, Int64
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from grpo.frozen_linear import Linear, frozen_linear
 from models.reasoner import Reasoner
 
 Rows = Float[Tensor, "rows hidden"]
@@ -76,37 +77,33 @@ class MergedLayer(RolloutLayer):
     """A layer whose adapter is folded into a copy of its weights."""
 
     def __init__(self, layer: Any) -> None:  # noqa: ANN401 (a transformers class without useful types)
-        attention, mlp = layer.self_attn, layer.mlp
-        self.norms = [(norm.weight, norm.variance_epsilon) for norm in _norms(layer)]
-        self.joined = _join(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.queries = attention.q_proj.out_features
-        self.out = _join(attention.o_proj)
-        self.gate_up = _join(mlp.gate_proj, mlp.up_proj)
-        self.down = _join(mlp.down_proj)
-        self.activation = mlp.act_fn
+        mlp = layer.mlp
+        self.attention = layer.self_attn
+        self.norms = layer.input_layernorm, layer.post_attention_layernorm
+        self._qkv = _joined(self.attention.q_proj, self.attention.k_proj, self.attention.v_proj)
+        self._out = _joined(self.attention.o_proj)
+        self._gate_up = _joined(mlp.gate_proj, mlp.up_proj)
+        self._down = _joined(mlp.down_proj)
+        self._activation = mlp.act_fn
 
     def before_attention(self, hidden: Rows) -> Rows:
         """See `RolloutLayer`."""
-        return self._norm(hidden, 0)
+        return _normalized(hidden, self.norms[0])
 
     def qkv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
         """See `RolloutLayer`."""
-        return F.linear(normed, *self.joined)
+        return self._qkv(normed)
 
     def kv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
         """See `RolloutLayer`."""
-        weight, bias = self.joined
-        return F.linear(normed, weight[self.queries :], None if bias is None else bias[self.queries :])
+        # Asked of one layer, once per prompt: not worth a copy that stays.
+        return _joined(self.attention.k_proj, self.attention.v_proj)(normed)
 
     def after_attention(self, hidden: Rows, attended: Float[Tensor, "rows heads"]) -> Rows:
         """See `RolloutLayer`."""
-        hidden = hidden + F.linear(attended, *self.out)
-        gate, up = F.linear(self._norm(hidden, 1), *self.gate_up).chunk(2, dim=-1)
-        return hidden + F.linear(self.activation(gate) * up, *self.down)
-
-    def _norm(self, hidden: Rows, index: int) -> Rows:
-        weight, epsilon = self.norms[index]
-        return F.rms_norm(hidden, weight.shape, weight, epsilon)
+        hidden = hidden + self._out(attended)
+        gate, up = self._gate_up(_normalized(hidden, self.norms[1])).chunk(2, dim=-1)
+        return hidden + self._down(self._activation(gate) * up)
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ class RolloutWeights:
 
     layers: tuple[RolloutLayer, ...]
     norm: nn.Module
-    head: nn.Module
+    head: Linear
     embedding: nn.Embedding
     rotary: nn.Module
     heads: int
@@ -146,8 +143,7 @@ class RolloutWeights:
 
     def logits(self, hidden: Rows) -> Float[Tensor, "rows vocab"]:
         """From the last layer's output."""
-        logits: Tensor = self.head(self.norm(hidden))
-        return logits
+        return self.head(self.norm(hidden))
 
     def cos_sin(
         self, positions: Int64[Tensor, "3 1 tokens"]
@@ -166,12 +162,13 @@ def rollout_weights(reasoner: Reasoner, *, merge: bool | None = None) -> Rollout
         merge: Fold the adapter into a copy of the weights; None does so where nothing is lost, in float32 on the CPU.
     """
     model: Any = reasoner.language_model
-    form = MergedLayer if (_loses_nothing(reasoner) if merge is None else merge) else ModuleLayer
+    is_merged = _loses_nothing(reasoner) if merge is None else merge
+    form = MergedLayer if is_merged else ModuleLayer
     attention = model.layers[0].self_attn
     return RolloutWeights(
         layers=tuple(form(layer) for layer in model.layers),
         norm=model.norm,
-        head=reasoner.lm_head,
+        head=frozen_linear(reasoner.lm_head.weight, None) if is_merged else reasoner.lm_head,
         embedding=reasoner.embed_tokens,
         rotary=model.rotary_emb,
         heads=model.config.num_attention_heads,
@@ -191,14 +188,15 @@ def _loses_nothing(reasoner: Reasoner) -> bool:
     )
 
 
-def _norms(layer: Any) -> tuple[Any, Any]:  # noqa: ANN401 (transformers classes without useful types)
-    return layer.input_layernorm, layer.post_attention_layernorm
+def _normalized(hidden: Rows, norm: Any) -> Rows:  # noqa: ANN401 (a transformers class without useful types)
+    """What the module computes, in one kernel."""
+    return F.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
-def _join(*projections: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of one linear layer that computes all of these, adapters included."""
+def _joined(*projections: nn.Module) -> Linear:
+    """One linear layer that computes all of these, adapters included."""
     weights, biases = zip(*(_with_adapter(projection) for projection in projections), strict=True)
-    return torch.cat(weights), None if biases[0] is None else torch.cat(biases)
+    return frozen_linear(torch.cat(weights), None if biases[0] is None else torch.cat(biases))
 
 
 def _with_adapter(projection: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401 (nn.Linear, or peft's wrapper)

@@ -81,7 +81,7 @@ class Wave:
         self.rows = [count for count in left if count]
 
     def make_room(self) -> None:
-        """Let there be room for one more token per row."""
+        """Double the memory of the rows' tokens when it is full."""
         capacity = self.own.shape[-2]
         if self.written == capacity:
             larger = self.own.new_empty(*self.own.shape[:-2], 2 * capacity, self.own.shape[-1])
@@ -92,9 +92,7 @@ class Wave:
         """Attention of the next token of each row; its keys and values, (rows, heads, width), are kept."""
         keys, values = self.own[layer]
         keys[:, :, self.written], values[:, :, self.written] = k, v
-        grouped = torch.unflatten(
-            q.to(keys.dtype), 1, (k.shape[1], -1)
-        )  # (rows, key heads, queries per key head, width)
+        grouped = torch.unflatten(q, 1, (k.shape[1], -1))  # (rows, key heads, queries per key head, width)
         seen = slice(self.written + 1)
         near = attend(grouped, keys[:, :, seen], values[:, :, seen], causal=False, scale=scale)
         far = [

@@ -19,7 +19,8 @@ Linear = Callable[[Float[Tensor, "rows inputs"]], Float[Tensor, "rows outputs"]]
 
 def frozen_linear(weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, "outputs"] | None) -> Linear:
     """The function ``x -> x weight^T + bias``, without gradient; the weights are copied where that makes it faster."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    has_kernels = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+    if not has_kernels or weight.device.type != "cpu" or weight.dtype != torch.float32:
         return lambda x: F.linear(x, weight, bias)
     blocked = torch.ops.mkldnn._reorder_linear_weight(weight)
 

@@ -5,6 +5,9 @@ of the training forward, in any precision. *Merged* folds the adapter into a cop
 rollout and joins the projections that read the same input, so that a layer takes four matrix products instead of
 twenty-one. Merging changes sums by a rounding of the weights' own type: nothing in float32, but in bfloat16 a small
 adapter would drown in the rounding, and the sampled policy would not be the trained one.
+
+The decoder layers' own forward methods are not called, and with them no hook on them: weights that a strategy shards
+have to be gathered around a whole rollout.
 """
 
 from __future__ import annotations

@@ -4,22 +4,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import random_prompt, random_reasoner
+from same_draws import ENDS, RARE_ENDS, assert_alike, requests_of
+from small_models import random_reasoner
 
 from grpo.decoder import Decoder, ExactDecoder
-from grpo.engine import PlainEngine, SampleRequest
+from grpo.engine import PlainEngine
 from grpo.logprobs import token_logprobs
-from grpo.noise import gumbel_noise, noise_key
-from grpo.rollout import Completion
 from grpo.rollout_weights import rollout_weights
 from grpo.sampling import Sampling
 from grpo.shared_engine import SharedEngine
 from grpo.shared_rollout import shared_rollout
-from grpo.static_decoder import StaticDecoder
 from models.reasoner import Reasoner
-
-ENDS = tuple(range(0, 320, 16))
-RARE_ENDS = tuple(range(0, 320, 40))
 
 
 @pytest.fixture(scope="module")
@@ -36,40 +31,6 @@ def frequent_ends(monkeypatch):
 @pytest.fixture
 def rare_ends(monkeypatch):
     monkeypatch.setattr(Reasoner, "end_of_turn_ids", property(lambda self: RARE_ENDS))
-
-
-def requests_of(reasoner: Reasoner, groups: list[tuple[int, int]], step: int = 0) -> list[SampleRequest]:
-    """From prompt lengths and group sizes."""
-    return [
-        SampleRequest(
-            random_prompt(reasoner, prompt, seed=number),
-            [noise_key(seed=0, rollout_step=step, sample_id=str(number), index=index) for index in range(size)],
-        )
-        for number, (prompt, size) in enumerate(groups)
-    ]
-
-
-def is_tie(reasoner: Reasoner, request: SampleRequest, index: int, left: Completion, right: Completion) -> bool:
-    """Whether two completions part where their candidates are closer than rounding may decide."""
-    shared = min(len(left.ids), len(right.ids))
-    place = int((left.ids[:shared] != right.ids[:shared]).nonzero()[0])
-    noise = gumbel_noise(torch.tensor([request.keys[index]]), torch.tensor([place]), 320)[0]
-    pair = [completion.ids[: place + 1] for completion in (left, right)]
-    scores = token_logprobs(reasoner, request.encoded, pair, temperature=1.0).logprobs[:, place].detach()
-    values = [float(score + noise[ids[place]]) for score, ids in zip(scores, pair, strict=True)]
-    return abs(values[0] - values[1]) < 1e-4
-
-
-def assert_alike(reasoner: Reasoner, requests: list[SampleRequest], found: list[list[Completion]], sampling: Sampling):
-    expected = PlainEngine().sample(reasoner, requests, sampling)
-    assert [len(group) for group in found] == [len(request.keys) for request in requests]
-    for request, ours, theirs in zip(requests, found, expected, strict=True):
-        for index, (left, right) in enumerate(zip(ours, theirs, strict=True)):
-            if torch.equal(left.ids, right.ids):
-                assert left.is_truncated == right.is_truncated
-                torch.testing.assert_close(left.logprobs, right.logprobs, atol=2e-5, rtol=1e-5)
-            else:
-                assert is_tie(reasoner, request, index, left, right)
 
 
 @settings(max_examples=25, deadline=None)
@@ -107,29 +68,6 @@ def test_completions_of_one_token_and_at_the_limit_are_among_them(reasoner, rare
     assert [c.is_truncated for group in found for c in group] == [
         int(c.ids[-1]) not in RARE_ENDS for group in found for c in group
     ]
-
-
-@settings(max_examples=10, deadline=None)
-@given(
-    groups=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 4)), min_size=1, max_size=4),
-    places=st.integers(1, 3),
-    merge=st.booleans(),
-)
-def test_places_of_fixed_size_draw_the_same(reasoner, groups, places, merge):
-    sampling, requests = Sampling(max_new_tokens=12), requests_of(reasoner, groups)
-    decoder = StaticDecoder(
-        rollout_weights(reasoner, merge=merge), groups=places, rows_per_group=4, max_prompt=30, max_new_tokens=12
-    )
-    found = shared_rollout(decoder, requests, sampling, end_ids=ENDS, device=reasoner.device)
-    assert_alike(reasoner, requests, found, sampling)
-
-
-def test_fixed_places_read_their_tokens_in_powers_of_two(reasoner, rare_ends):
-    sampling, requests = Sampling(max_new_tokens=70), requests_of(reasoner, [(9, 24)])
-    decoder = StaticDecoder(rollout_weights(reasoner), groups=1, rows_per_group=24, max_prompt=9, max_new_tokens=70)
-    found = shared_rollout(decoder, requests, sampling, end_ids=RARE_ENDS, device=reasoner.device)
-    assert_alike(reasoner, requests, found, sampling)
-    assert list(decoder.graphs) == [64, 70]
 
 
 class Counting(ExactDecoder):
@@ -170,7 +108,8 @@ def test_the_prompt_is_read_once_for_all_rows(reasoner, monkeypatch):
     seen = []
     head = reasoner.lm_head
     hook = head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[0]))
-    SharedEngine().sample(reasoner, requests_of(reasoner, [(30, 5)]), Sampling(max_new_tokens=2))
+    engine = SharedEngine(merge_adapter=False)
+    engine.sample(reasoner, requests_of(reasoner, [(30, 5)]), Sampling(max_new_tokens=2))
     hook.remove()
     assert seen[0] == 1
 
@@ -205,14 +144,3 @@ def test_dropout_and_checkpointing_are_off_meanwhile(reasoner):
     assert [c.ids.tolist() for c in pair[0]] == [c.ids.tolist() for c in pair[1]]
     assert other.language_model.training
     assert not pair[1][0].logprobs.requires_grad
-
-
-@pytest.mark.gpu
-@pytest.mark.filterwarnings("error:sampling without CUDA graphs")
-def test_graphs_draw_the_same(reasoner):
-    on_gpu = random_reasoner(gain=2.0, key_value_heads=2, layers=3).to("cuda")
-    requests = requests_of(reasoner, [(20, 4), (7, 4), (11, 4)])
-    there = [SampleRequest(random_prompt(reasoner, r.encoded.embeddings.shape[1], seed=n).to("cuda"), r.keys)
-             for n, r in enumerate(requests)]  # fmt: skip
-    found = SharedEngine(rollout_rows=8).sample(on_gpu, there, Sampling(max_new_tokens=70))
-    assert_alike(reasoner, requests, found, Sampling(max_new_tokens=70))

@@ -103,15 +103,19 @@ def test_rows_leave_when_they_end_and_the_next_prompt_takes_their_places(reasone
     assert sum(steps) == sum(len(completion.ids) - 1 for group in found for completion in group)
 
 
-def test_the_prompt_is_read_once_for_all_rows(reasoner, monkeypatch):
-    """And the output head sees only its last token."""
-    seen = []
-    head = reasoner.lm_head
-    hook = head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[0]))
+def test_the_prompt_is_read_once_for_all_rows(reasoner):
+    """30 tokens, then the first of five completions each; the output head sees only the last of the 30."""
+    seen = {"layer": [], "head": []}
+    parts = {"layer": reasoner.language_model.layers[0].mlp, "head": reasoner.lm_head}
+    hooks = [
+        part.register_forward_hook(lambda _, inputs, __, name=name: seen[name].append(len(inputs[0])))
+        for name, part in parts.items()
+    ]
     engine = SharedEngine(merge_adapter=False)
     engine.sample(reasoner, requests_of(reasoner, [(30, 5)]), Sampling(max_new_tokens=2))
-    hook.remove()
-    assert seen[0] == 1
+    for hook in hooks:
+        hook.remove()
+    assert seen == {"layer": [30, 5], "head": [1, 5]}
 
 
 def test_merging_folds_the_adapter_in_and_leaves_the_weights_alone(reasoner):

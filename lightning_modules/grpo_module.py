@@ -134,11 +134,12 @@ class GRPOModule(TwoSystemModule):
         """
         step = self.rollout_step
         self.clock.lap()
-        with self.clock.phase("rollout"):
-            requests = [self._request(clip, step) for clip in batch]
-            completions, groups = self.answer(requests, batch, self.sampling)
-        with self.clock.phase("System 2"):
-            groups = self.look_closer(groups, self.suite.needs)
+        with self.reasoner.gathered():
+            with self.clock.phase("rollout"):
+                requests = [self._request(clip, step) for clip in batch]
+                completions, groups = self.answer(requests, batch, self.sampling)
+            with self.clock.phase("System 2"):
+                groups = self.look_closer(groups, self.suite.needs)
         with self.clock.phase("rewards"):
             outputs = self.suite.score(groups)
         prompts = [request.encoded for request in requests]
@@ -154,7 +155,7 @@ class GRPOModule(TwoSystemModule):
         torch.manual_seed(
             noise_key(seed=self.sampling.seed, rollout_step=step, sample_id="update", index=self.global_rank)
         )
-        with self.clock.phase("update"):
+        with self.clock.phase("update"), self.reasoner.gathered_ends():
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()
         metrics |= table.metrics() | self._reward_metrics(groups, outputs) | self.clock.lap()

@@ -110,9 +110,9 @@ class TwoSystemModule(L.LightningModule):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def configure_model(self) -> None:
-        """Read all weights; a second call reads nothing."""
+        """Read all weights, the reasoner's in shares if the strategy spreads them; a second call reads nothing."""
         if self.reasoner.model is None:
-            self.reasoner.load()
+            self.reasoner.load(getattr(self.trainer.strategy, "sharding", None))
             self.grounder.load(self.reasoner)
             self.propagator.load()
 
@@ -159,7 +159,9 @@ class TwoSystemModule(L.LightningModule):
 
     def _evaluate(self, clips: Sequence[Clip]) -> None:
         masks: frozenset[Need] = frozenset({"boxes", "masks"} if self.evaluation.segment else ())
-        for rollout in self._answer_greedily(clips, self.suite.needs | masks):
+        with self.reasoner.gathered():
+            rollouts = self._answer_greedily(clips, self.suite.needs | masks)
+        for rollout in rollouts:
             self._results.append(self._judge(rollout))
             if len(self._kept) < self.evaluation.keep_rollouts:
                 self._kept.append(rollout)
@@ -222,7 +224,8 @@ class TwoSystemModule(L.LightningModule):
 
     def predict_step(self, batch: list[Clip], batch_idx: int, dataloader_idx: int = 0) -> Predictions:
         """Answer clips greedily, with boxes and masks; no ground truth is read."""
-        return Predictions(self._answer_greedily(batch, frozenset({"boxes", "masks"})))
+        with self.reasoner.gathered():
+            return Predictions(self._answer_greedily(batch, frozenset({"boxes", "masks"})))
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union of forms)
         """The optimizer over the trained weights, and its schedule.

@@ -49,7 +49,7 @@ class Throughput(Callback):
                 "throughput/waiting_share": waiting_s / (waiting_s + step_s),
                 "memory/peak_gb": peak_memory_gb(pl_module.device),
             }
-            self.log_dict(values | self._token_rates(trainer, pl_module, step_s))
+            pl_module.log_dict(values | self._token_rates(trainer, pl_module, step_s))
         self._asked_s = time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -23,6 +23,7 @@ from datamodules.avshapes.perception import HEARD_WORDS, SEEN_WORDS, PerceptionB
 from datamodules.avshapes.scene import World
 from models.plan import render_answer
 from models.prompts import TEMPLATES
+from models.thinker import multimodal_part
 from models.tiny.optimizer import MuonAdamW, cosine_schedule, split_matrices
 from models.tiny.reasoner import build_processor, build_thinker, build_tokenizer
 
@@ -80,7 +81,8 @@ class PerceptionModule(L.LightningModule):
     @property
     def towers(self) -> list[nn.Module]:
         """What is trained."""
-        return [self.thinker.model.visual, self.thinker.model.audio_tower]
+        model = multimodal_part(self.thinker)
+        return [model.visual, model.audio_tower]
 
     def on_fit_end(self) -> None:
         """Save model and processor side by side."""
@@ -133,7 +135,7 @@ class PerceptionModule(L.LightningModule):
         size = {"shortest_edge": 28 * 28, "longest_edge": side * side}
         inputs = self.processor.video_processor(videos, size=size, return_tensors="pt")
         with self._fast():
-            features = self.thinker.model.get_video_features(
+            features = multimodal_part(self.thinker).get_video_features(
                 inputs["pixel_values_videos"].to(self.device), inputs["video_grid_thw"].to(self.device)
             )
         tokens: Tensor = torch.cat(list(features.pooler_output)).float()
@@ -150,9 +152,11 @@ class PerceptionModule(L.LightningModule):
             return_tensors="pt",
         )
         with self._fast():
-            features: Tensor = self.thinker.model.get_audio_features(
-                inputs["input_features"].to(self.device), inputs["attention_mask"].to(self.device)
-            ).last_hidden_state
+            features: Tensor = (
+                multimodal_part(self.thinker)
+                .get_audio_features(inputs["input_features"].to(self.device), inputs["attention_mask"].to(self.device))
+                .last_hidden_state
+            )
         return features.float()
 
     def _fast(self) -> torch.autocast:
@@ -171,7 +175,7 @@ class PerceptionModule(L.LightningModule):
             if len(ids) != 1:
                 raise ValueError(f"expected {word!r} to be one token, found {len(ids)}; train the tokenizer on it")
             rows.append(ids[0])
-        weight: Tensor = self.thinker.model.get_input_embeddings().weight
+        weight: Tensor = self.thinker.get_input_embeddings().weight
         return weight[torch.tensor(rows, device=weight.device)]
 
     def _logits(self, tokens: Float[Tensor, "tokens hidden"], words: Sequence[str]) -> Float[Tensor, "tokens words"]:

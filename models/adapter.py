@@ -33,7 +33,7 @@ class LoRA:
     r: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    target_modules: str = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+    target_modules: str = r"model\.(language_model\.)?layers\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
 def put_on(base: Any, lora: LoRA, folder: str | None) -> PeftModel:  # noqa: ANN401 (a transformers class)

@@ -9,9 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+from transformers import processing_utils
 
 from datamodules.records import Clip
 from models.prompts import choose_template
+
+_NAMES_THE_VIDEO = hasattr(processing_utils, "OmniModalProcessorMixin")
+"""Whether this release of transformers is told which video a sound belongs to; earlier ones interleave all sound."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,18 @@ class PromptBuilder:
     def from_question(self, clip: Clip, question: str, *, system: str = "") -> Prompt:
         """Ask anything about a clip's glance and its sound."""
         glance, audio = clip.glance, clip.audio
+        video = {"fps": glance.fps, "size": self._pixel_range(clip.budget.glance_max_pixels)}
+        sound: dict[str, Any] = {} if audio is None else {"audio": [audio]}
+        if audio is not None and _NAMES_THE_VIDEO:
+            sound |= {"load_audio_from_video": True, "audio_from_video_indices": [0]}
+        elif audio is not None:
+            video["use_audio_in_video"] = True
         inputs = self._process(
             [{"type": "video"}, {"type": "text", "text": question}],
             system,
             videos=[torch.from_numpy(glance.frames).permute(0, 3, 1, 2)],
-            videos_kwargs={"fps": glance.fps, "size": self._pixel_range(clip.budget.glance_max_pixels)},
-            **({} if audio is None else {"audio": [audio], "audio_from_video_indices": [0]}),
-            load_audio_from_video=audio is not None,
+            videos_kwargs=video,
+            **sound,
         )
         inputs.pop("attention_mask")
         return Prompt(clip.id, inputs.pop("input_ids"), inputs, has_audio=audio is not None)

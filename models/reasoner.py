@@ -27,6 +27,7 @@ from models.loading import find_weights
 from models.processing import EncodedPrompt, Prompt, PromptBuilder
 from models.sharded_loading import describe, give_memory, local_folder, read_base
 from models.sharding import ShardedModel, Sharding
+from models.thinker import decoder_of, multimodal_part
 
 _LORA = LoRA()
 # Processes answer different numbers of questions; transformers would make them wait for each other in every token.
@@ -132,8 +133,7 @@ class Reasoner(nn.Module):
     @property
     def language_model(self) -> nn.Module:
         """The decoder stack, without the output head."""
-        module: nn.Module = self.thinker.model.language_model
-        return module
+        return decoder_of(self.thinker)
 
     @property
     def lm_head(self) -> nn.Linear:
@@ -144,7 +144,7 @@ class Reasoner(nn.Module):
     @property
     def embed_tokens(self) -> nn.Embedding:
         """Token embeddings."""
-        embedding: nn.Embedding = self.thinker.model.get_input_embeddings()
+        embedding: nn.Embedding = self.thinker.get_input_embeddings()
         return embedding
 
     @property
@@ -192,8 +192,8 @@ class Reasoner(nn.Module):
         media = torch.cat([features[values] for features in with_media]).to(self.embed_tokens.weight.dtype)
         shape = torch.cat([features[layout] for features in with_media])
         if values == "pixel_values_videos":
-            return iter(self.thinker.model.get_video_features(media, shape).pooler_output)
-        features = self.thinker.model.get_audio_features(media, shape).last_hidden_state
+            return iter(multimodal_part(self.thinker).get_video_features(media, shape).pooler_output)
+        features = multimodal_part(self.thinker).get_audio_features(media, shape).last_hidden_state
         lengths = [self._audio_tokens(int(mask.sum())) for mask in shape]
         return iter(features.split(lengths))
 
@@ -203,7 +203,7 @@ class Reasoner(nn.Module):
         return ((frames - 1) // 2 + 1 - 2) // 2 + 1
 
     def _assemble(self, prompt: Prompt, seen: Iterator[Tensor], heard: Iterator[Tensor]) -> EncodedPrompt:
-        model, features, ids = self.thinker.model, prompt.features, prompt.input_ids
+        model, features, ids = multimodal_part(self.thinker), prompt.features, prompt.input_ids
         embeddings = self.embed_tokens(ids)
         if "pixel_values_videos" in features:
             embeddings = _place(embeddings, ids == model.config.video_token_id, next(seen))

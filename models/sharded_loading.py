@@ -124,4 +124,4 @@ def _is_adapter(name: str) -> bool:
 
 def _is_tied(thinker: Any, key: str) -> bool:  # noqa: ANN401
     """A head that is stored although it is the embedding again."""
-    return key.endswith("lm_head.weight") and thinker.lm_head.weight is thinker.model.get_input_embeddings().weight
+    return key.endswith("lm_head.weight") and thinker.lm_head.weight is thinker.get_input_embeddings().weight

@@ -3,9 +3,10 @@
     python scripts/gates.py --reasoner weights/tiny/reasoner
 
 A good start uses the evidence and answers in form, but chooses and describes only roughly, so that there is something
-to win. Printed for held-out clips of both generated benchmarks: well-formed answers, descriptions that are right
-(greedy, and best of 8), groups whose rewards differ, null answers, and how far the oracle plan (best frame, true
-description) through the same System 2 is ahead of the greedy one.
+to win. Printed for held-out scenes: the AUC of the yes/no log-odds for every kind of evidence. Printed for held-out
+clips of both generated benchmarks: well-formed answers, descriptions that are right (greedy, and best of 8), groups
+whose rewards differ, null answers, and how far the oracle plan (best frame, true description) through the same System
+2 is ahead of the greedy one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import torch
 
 from datamodules.avshapes.descriptions import is_right_description
 from datamodules.avshapes.make import ensure_avshapes
+from datamodules.avshapes.recipes import LessonData
 from datamodules.avshapes.truth import Truth, read_truth
 from datamodules.base import ClipDataModule
 from datamodules.modules import RefAVSDataModule, ReVOSDataModule
@@ -28,6 +31,7 @@ from datamodules.records import Clip, Keyframe, ParseReport, Plan, Rollout
 from grpo.engine import PlainEngine, SampleRequest
 from grpo.noise import noise_key
 from grpo.sampling import Sampling
+from lightning_modules.sft_module import SFTModule
 from metrics.region import region_j
 from models.detector import DetectorGrounder
 from models.pipeline import TwoSystemPipeline
@@ -94,6 +98,17 @@ def measure(
     )
 
 
+def evidence_auc(reasoner: Reasoner, *, lessons: int) -> dict[str, float]:
+    """AUC of the log-odds of "is it there" by kind of evidence, on scenes that no recipe draws."""
+    module = SFTModule(reasoner)
+    data = LessonData(1, expressions=10, demonstrations=0, world_questions=0, val_steps=-(-lessons // 8), seed=77)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.validate(module, data, verbose=False)
+    prefix = "val/auc/there/"
+    found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value for name, value in found.items()}
+
+
 def oracle_plan(clip: Clip, truth: Truth) -> Plan:
     """The frame that shows most of the target, and its true description; absent for a null clip."""
     if clip.is_null or clip.masks is None:
@@ -157,12 +172,15 @@ def main() -> None:
     parser.add_argument("--grounder", default="weights/tiny/grounder")
     parser.add_argument("--propagator", default="weights/tiny/propagator")
     parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--lessons", type=int, default=240, help="held-out scenes whose evidence is asked for")
     parser.add_argument("--benchmarks", nargs="+", default=["refavs", "revos"], choices=["refavs", "revos"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     reasoner = Reasoner(options.reasoner, template="short")
     reasoner.load()
     reasoner.eval()
+    auc = evidence_auc(reasoner, lessons=options.lessons)
+    print("evidence AUC", json.dumps({name: round(value, 3) for name, value in auc.items()}, indent=1))
     pipeline = TwoSystemPipeline(DetectorGrounder(options.grounder), SAM2Propagator(options.propagator))
     pipeline.grounder.load()
     pipeline.propagator.load()

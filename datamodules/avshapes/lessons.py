@@ -125,12 +125,11 @@ def _seen_questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     frame = int(rng.integers(scene.world.frames))
     there = [thing for thing, row in zip(things, scene.visible, strict=True) if row[frame] > _IN_VIEW]
     turns.append(Turn(f"what is there at {moment(frame, fps)}", _listing(there) or "nothing", "world/at"))
-    return turns + _placed_questions(scene, rng)
+    return turns + _timed_questions(scene, rng)
 
 
-def _placed_questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
-    """When and where: the same thing is asked for at two moments, and one thing for its place."""
-    fps = scene.world.fps
+def _timed_questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+    """The same thing is asked for at two moments, one at which it is there and one at which it is not."""
     changing = [index for index, thing in enumerate(scene.things) if thing.presence != "stay"]
     index = int(rng.choice(changing if changing else len(scene.things)))
     thing, row = scene.things[index], scene.visible[index]
@@ -138,40 +137,38 @@ def _placed_questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     for is_there in (True, False):
         frames = [frame for frame, share in enumerate(row) if (share > _IN_VIEW if is_there else share == 0)]
         if frames:
-            asked = moment(int(rng.choice(frames)), fps)
+            asked = moment(int(rng.choice(frames)), scene.world.fps)
             turns.append(Turn(f"is the {thing.name} there at {asked}", _yes(is_there), "world/there at"))
-    index = int(rng.integers(len(scene.things)))
-    shown = [frame for frame, share in enumerate(scene.visible[index]) if share > 0.6]
-    if shown:
-        frame = int(rng.choice(shown))
-        thing, (x, y) = scene.things[index], scene.things[index].path[frame]
-        if abs(x - 0.5) > 0.1:
-            side = "left" if rng.random() < 0.5 else "right"
-            asked = f"is the {thing.name} on the {side} at {moment(frame, fps)}"
-            turns.append(Turn(asked, _yes((x < 0.5) == (side == "left")), "world/side"))
-        if abs(y - 0.5) > 0.1:
-            end = "top" if rng.random() < 0.5 else "bottom"
-            asked = f"is the {thing.name} at the {end} at {moment(frame, fps)}"
-            turns.append(Turn(asked, _yes((y < 0.5) == (end == "top")), "world/height"))
     return turns
 
 
 def _moving_questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
-    index = int(rng.integers(len(scene.things)))
-    thing, row, fps = scene.things[index], np.array(scene.visible[index]), scene.world.fps
-    area = row * np.array(thing.radius) ** 2
-    visible = np.flatnonzero(row > _IN_VIEW)
-    name = thing.name
-    x, y = thing.path[int(visible[0])]
-    place = ("left" if x < 0.5 else "right") + " " + ("top" if y < 0.5 else "bottom")
+    """What moves, comes and goes, asked of two things and of all; when one of them comes, goes and is largest."""
+    things, fps = scene.things, scene.world.fps
+    turns = []
+    for index in rng.permutation(len(things))[:2]:
+        thing = things[index]
+        turns += [
+            Turn(f"does the {thing.name} move", _yes(thing.in_motion), "world/moves"),
+            Turn(f"does the {thing.name} appear later", _yes(thing.presence == "enter"), "world/appears"),
+            Turn(f"does the {thing.name} leave", _yes(thing.presence == "leave"), "world/leaves"),
+        ]
+    for question, fitting in (
+        ("what moves", [thing for thing in things if thing.in_motion]),
+        ("what does not move", [thing for thing in things if not thing.in_motion]),
+        ("what appears later", [thing for thing in things if thing.presence == "enter"]),
+        ("what leaves", [thing for thing in things if thing.presence == "leave"]),
+    ):
+        turns.append(Turn(question, _listing(fitting) or "nothing", f"world/{question}"))
+    index = int(rng.integers(len(things)))
+    visible = np.flatnonzero(np.array(scene.visible[index]) > _IN_VIEW)
+    area = np.array(scene.visible[index]) * np.array(things[index].radius) ** 2
+    name = things[index].name
     return [
-        Turn(f"does the {name} appear later", _yes(thing.presence == "enter"), "world/appears"),
-        Turn(f"does the {name} leave", _yes(thing.presence == "leave"), "world/leaves"),
-        Turn(f"does the {name} move", _yes(thing.in_motion), "world/moves"),
+        *turns,
         Turn(f"when does the {name} come", moment(int(visible[0]), fps), "world/when"),
         Turn(f"when does the {name} go", moment(int(visible[-1]), fps), "world/when"),
         Turn(f"when is the {name} largest", moment(int(area.argmax()), fps), "world/largest"),
-        Turn(f"where does the {name} start", place, "world/where"),
     ]
 
 

@@ -1,8 +1,8 @@
 """Dense labels of a clip: what can be said at every visual and every sound token once everything before it is known.
 
 A question has one answer and costs many tokens; a mark costs none, because the token is read anyway. Together they
-teach what the questions then rest on: which second and which part of the frame a token belongs to, whether its thing
-has been there from the start, which color the thing has that is heard, which pitch the thing has that is seen.
+teach what the questions then rest on: which second a token belongs to, whether its thing has been there from the start,
+which color the thing has that is heard, which pitch the thing has that is seen.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def mark_clip(
         cells: Visual tokens per frame side.
     """
     cover = np.stack([cover_cells(masks[first : first + 2], cells) for first in range(0, len(masks) - 1, 2)])
-    marks = _places(len(cover), cells, 2 / scene.world.fps) + _courses(scene, cover)
+    marks = (_moments(len(cover), cells, 2 / scene.world.fps), *_courses(scene, cover))
     if heard is None:
         return marks
     tokens = round(scene.world.duration_s * _TOKENS_PER_S)
@@ -54,14 +54,9 @@ def sound_at(heard: tuple[Thing, ...], tokens: int) -> Int[np.ndarray, "tokens"]
     return sounding
 
 
-def _places(pairs: int, cells: int, pair_s: float) -> tuple[Mark, ...]:
-    """Second, column and row of every visual token."""
-    second, row, column = np.indices((pairs, cells, cells)).reshape(3, -1)
-    return (
-        Mark("video", _DIGITS, (second * pair_s).astype(int) % 10),
-        Mark("video", (" left", " right"), (column >= cells / 2).astype(int)),
-        Mark("video", (" top", " bottom"), (row >= cells / 2).astype(int)),
-    )
+def _moments(pairs: int, cells: int, pair_s: float) -> Mark:
+    """Second of every visual token."""
+    return Mark("video", _DIGITS, np.repeat((np.arange(pairs) * pair_s).astype(int) % 10, cells * cells))
 
 
 def _courses(scene: Scene, cover: Float[np.ndarray, "pairs things cells"]) -> tuple[Mark, ...]:

@@ -8,6 +8,7 @@ import torch
 from datamodules.masks import MaskTrack
 from datamodules.records import Clip, FrameBudget, Frames
 from models.reasoner import LoRA, Reasoner
+from models.thinker import decoder_of
 from models.tiny.reasoner import TinySizes, build_processor, build_thinker, build_tokenizer
 
 
@@ -67,7 +68,7 @@ def random_reasoner(
     tokenizer = build_tokenizer(["find the red circle"], vocabulary=270)
     sizes = TinySizes(hidden=64, layers=2, heads=2, key_value_heads=1, feed_forward=96, vision_layers=1, audio_layers=1)
     thinker = build_thinker(tokenizer, sizes, seed=seed)
-    thinker.model.language_model.norm.weight.data.mul_(gain)
+    decoder_of(thinker).norm.weight.data.mul_(gain)
     reasoner = Reasoner(
         template="short", lora=LoRA(r=4, alpha=8, dropout=dropout), gradient_checkpointing=gradient_checkpointing
     )

@@ -10,17 +10,6 @@ import callbacks.throughput
 from callbacks.throughput import Throughput, peak_memory_gb
 
 
-class Recorder(Throughput):
-    """Keeps what it would log."""
-
-    def __init__(self, **settings) -> None:
-        super().__init__(**settings)
-        self.rows: list[dict[str, float]] = []
-
-    def log_dict(self, values, **_) -> None:
-        self.rows.append({name: float(value) for name, value in values.items()})
-
-
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds that are set by hand."""
@@ -29,9 +18,15 @@ def clock(monkeypatch):
     return state
 
 
-def module(tokens: int = 0):
-    groups = (SimpleNamespace(rollouts=(1, 2, 3, 4)),) * 2
-    return SimpleNamespace(device=torch.device("cpu"), num_tokens=tokens, last_groups=groups)
+class Module(SimpleNamespace):
+    """A module that keeps what is logged; two groups of four answers each."""
+
+    def __init__(self) -> None:
+        groups = (SimpleNamespace(rollouts=(1, 2, 3, 4)),) * 2
+        super().__init__(device=torch.device("cpu"), num_tokens=0, last_groups=groups, rows=[])
+
+    def log_dict(self, values) -> None:
+        self.rows.append(values)
 
 
 def step(recorder, clock, model, *, wait: float, work: float, tokens: int = 0, metrics=None) -> None:
@@ -39,51 +34,52 @@ def step(recorder, clock, model, *, wait: float, work: float, tokens: int = 0, m
     clock.now += wait
     recorder.on_train_batch_start(trainer, model, None, 0)
     clock.now += work
-    model.num_tokens += tokens
+    if tokens:
+        model.num_tokens += tokens
     recorder.on_train_batch_end(trainer, model, None, None, 0)
 
 
 def test_the_wait_for_a_batch_is_a_share_of_the_step(clock):
-    recorder, model = Recorder(), module()
+    recorder, model = Throughput(), Module()
     step(recorder, clock, model, wait=5.0, work=2.0)
     step(recorder, clock, model, wait=1.0, work=3.0)
-    assert recorder.rows[0]["time/waiting_s"] == 0
-    assert recorder.rows[1]["time/step_s"] == 3
-    assert recorder.rows[1]["time/waiting_s"] == 1
-    assert recorder.rows[1]["throughput/waiting_share"] == pytest.approx(0.25)
+    assert model.rows[0]["time/waiting_s"] == 0
+    assert model.rows[1]["time/step_s"] == 3
+    assert model.rows[1]["time/waiting_s"] == 1
+    assert model.rows[1]["throughput/waiting_share"] == pytest.approx(0.25)
 
 
 def test_a_validation_between_two_steps_is_no_waiting(clock):
-    recorder, model = Recorder(), module()
+    recorder, model = Throughput(), Module()
     step(recorder, clock, model, wait=0.0, work=1.0)
     clock.now += 60
     recorder.on_validation_end(None, model)
     step(recorder, clock, model, wait=1.0, work=1.0)
-    assert recorder.rows[1]["time/waiting_s"] == 0
+    assert model.rows[1]["time/waiting_s"] == 0
 
 
 def test_tokens_are_divided_by_the_seconds_they_took(clock):
     """Two groups of four answers of 10 tokens each: 80; the other 320 of 400 are prompts."""
-    recorder, model = Recorder(), module()
+    recorder, model = Throughput(), Module()
     step(recorder, clock, model, wait=0.0, work=4.0, tokens=400,
          metrics={"completions/mean_length": 10.0, "time/rollout_s": 2.0})  # fmt: skip
-    row = recorder.rows[0]
+    row = model.rows[0]
     assert row["throughput/completion_tokens_per_s"] == 20
     assert row["throughput/prompt_tokens_per_s"] == 80
     assert row["throughput/sampled_tokens_per_s"] == 40
 
 
 def test_a_module_without_rollouts_has_no_token_rates(clock):
-    recorder = Recorder()
-    model = SimpleNamespace(device=torch.device("cpu"), num_tokens=0)
+    recorder, model = Throughput(), Module()
+    del model.num_tokens, model.last_groups
     step(recorder, clock, model, wait=0.0, work=1.0)
-    assert not any(key.endswith("per_s") for key in recorder.rows[0])
+    assert not any(key.endswith("per_s") for key in model.rows[0])
 
 
 def test_switched_off_it_logs_nothing(clock):
-    recorder = Recorder(enabled=False)
-    step(recorder, clock, module(), wait=0.0, work=1.0)
-    assert recorder.rows == []
+    model = Module()
+    step(Throughput(enabled=False), clock, model, wait=0.0, work=1.0)
+    assert model.rows == []
 
 
 def test_memory_is_that_of_this_process():

@@ -16,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from lightning_modules.trainable_state import whole
+
 _PREFIX = "reasoner.model."
 
 
@@ -36,7 +38,7 @@ class ExportAdapter(Callback):
         if self.folder is None or not isinstance(model, PeftModel) or not trainer.loggers:
             return
         # Both are collectives: with sharded weights every process gives its part, and the folder is broadcast.
-        state = trainer.strategy.lightning_module_state_dict()
+        state = {name: whole(value) for name, value in trainer.strategy.lightning_module_state_dict().items()}
         run = trainer.log_dir
         if trainer.is_global_zero and run is not None:
             target = Path(run) / self.folder

@@ -3,11 +3,13 @@
 import os
 import socket
 from collections.abc import Callable
+from multiprocessing import set_forkserver_preload
 from typing import Any
 
 from torch import multiprocessing
 
-MODULES = ["torch", "lightning.pytorch", "torch.distributed.fsdp", "lightning_modules.grpo_module"]
+# The server that processes are forked from imports once what all of them need, which takes longer than their runs.
+_MODULES = ["torch.distributed.fsdp", "lightning.pytorch.strategies", "lightning_modules.sharded_strategy", "train"]
 
 
 def free_port() -> int:
@@ -39,6 +41,7 @@ def _run(rank: int, function: Callable[..., None], world_size: int, port: int, a
 
 def run_ranks(function: Callable[..., None], *arguments: Any, world_size: int = 2) -> None:
     """Call a function on every rank and wait for all; the first argument is the rank."""
+    set_forkserver_preload(_MODULES)
     multiprocessing.start_processes(
         _run, (function, world_size, free_port(), arguments), nprocs=world_size, start_method="forkserver"
     )

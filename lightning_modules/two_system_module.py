@@ -29,6 +29,7 @@ from lightning_modules.evaluation import (
 from lightning_modules.optim import Schedule, planned_updates, scheduled
 from lightning_modules.phases import PhaseClock
 from lightning_modules.records import Predictions
+from lightning_modules.resume_place import match_place
 from lightning_modules.trainable_state import check_trainable, keep_trainable
 from metrics.clips import rules_for, score_clip
 from models.grounder import Grounder
@@ -249,5 +250,6 @@ class TwoSystemModule(L.LightningModule):
         keep_trainable(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that does not hold the whole adapter."""
+        """Refuse a checkpoint that does not hold the whole adapter; go on at its place in the epoch."""
         check_trainable(self, checkpoint)
+        match_place(checkpoint, self.trainer)

@@ -26,6 +26,7 @@ from callbacks.interrupt import GracefulInterrupt
 from callbacks.overlays import MaskOverlays
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import RunProgress
+from callbacks.rank_watch import RankWatch
 from callbacks.results import ResultsWriter
 from callbacks.rollout_table import RolloutTable
 from callbacks.summary import FitSummary
@@ -44,6 +45,7 @@ CALLBACKS: dict[str, type[Callback]] = {
     "curves": CurveGroups,
     "checkpoint": RunCheckpoint,
     "interrupt": GracefulInterrupt,
+    "ranks": RankWatch,
     "rollouts": RolloutTable,
     "overlays": MaskOverlays,
     "health": HealthMonitor,

@@ -42,10 +42,11 @@ from lightning_modules.cli_resume import (
 )
 from lightning_modules.cli_rewards import problem, reward_flags, without_reward_flags
 from lightning_modules.quiet import quiet
+from lightning_modules.rank_board import RankError
 from lightning_modules.two_system_module import TwoSystemModule
 from rewards.base import Reward
 
-_OWN_ERRORS = (ConfigError, DataLayoutError, MediaError, RewardError, MisconfigurationException)
+_OWN_ERRORS = (ConfigError, DataLayoutError, MediaError, RewardError, RankError, MisconfigurationException)
 _CONFIG_ERRORS = (ConfigError, DataLayoutError, MisconfigurationException)
 _KEYWORDS = ("last", "best", "hpc", "registry")
 
@@ -276,6 +277,7 @@ def run(arguments: Sequence[str], *, callbacks: Mapping[str, type[Callback]]) ->
     except _OWN_ERRORS as error:
         if "--debug" in arguments:
             raise
-        sys.stderr.write(f"error: {error}\n")
+        if not (isinstance(error, RankError) and error.is_said):
+            sys.stderr.write(f"error: {error}\n")
         return 2 if isinstance(error, _CONFIG_ERRORS) else 1
     return 0

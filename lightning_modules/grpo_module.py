@@ -166,6 +166,7 @@ class GRPOModule(TwoSystemModule):
 
     def _request(self, clip: Clip, step: int) -> SampleRequest:
         """Encode a clip, and name the noise of its completions."""
+        self.clock.look_at(clip.id)
         encoded: EncodedPrompt = self.reasoner.encode(self.reasoner.prepare(clip))
         keys = [
             noise_key(seed=self.sampling.seed, rollout_step=step, sample_id=clip.id, index=index)
@@ -225,6 +226,7 @@ class GRPOModule(TwoSystemModule):
         for _ in range(self.grpo.updates_per_rollout):
             stats: list[LossStats] = []
             for micro, reference in zip(micros, references, strict=True):
+                self.clock.look_at(micro.encoded.clip_id)
                 output = micro_batch_loss(
                     self.engine,
                     self.reasoner,

@@ -129,6 +129,7 @@ class TwoSystemModule(L.LightningModule):
         Returns:
             Per clip, the completions and the same as rollouts, without boxes and masks.
         """
+        self.clock.look_at(*(clip.id for clip in clips))
         groups = self.engine.sample(self.reasoner, requests, sampling)
         rollouts = [
             [self._read(clip, index, completion) for index, completion in enumerate(group)]
@@ -141,7 +142,11 @@ class TwoSystemModule(L.LightningModule):
         if not needs:
             return [list(group) for group in groups]
         with torch.no_grad(), evaluation_mode(self.reasoner):
-            return [self.pipeline.fill(list(group), needs) for group in groups]
+            return [self._fill(group, needs) for group in groups]
+
+    def _fill(self, group: Sequence[Rollout], needs: frozenset[Need]) -> list[Rollout]:
+        self.clock.look_at(*(rollout.clip.id for rollout in group[:1]))
+        return self.pipeline.fill(list(group), needs)
 
     def _read(self, clip: Clip, index: int, completion: Completion) -> Rollout:
         text = self.reasoner.decode(completion.ids)

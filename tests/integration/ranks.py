@@ -9,7 +9,7 @@ from typing import Any
 from torch import multiprocessing
 
 # The server that processes are forked from imports once what all of them need, which takes longer than their runs.
-_MODULES = ["torch.distributed.fsdp", "lightning.pytorch.strategies", "lightning_modules.sharded_strategy", "train"]
+MODULES = ["torch.distributed.fsdp", "lightning.pytorch.strategies", "lightning_modules.sharded_strategy", "train"]
 
 
 def free_port() -> int:
@@ -41,7 +41,7 @@ def _run(rank: int, function: Callable[..., None], world_size: int, port: int, a
 
 def run_ranks(function: Callable[..., None], *arguments: Any, world_size: int = 2) -> None:
     """Call a function on every rank and wait for all; the first argument is the rank."""
-    set_forkserver_preload(_MODULES)
+    set_forkserver_preload(MODULES)
     multiprocessing.start_processes(
         _run, (function, world_size, free_port(), arguments), nprocs=world_size, start_method="forkserver"
     )

@@ -101,6 +101,17 @@ class ShardedStrategy(ModelParallelStrategy):
         used = mesh["shards"] if shards == self.world_size else mesh
         self.sharding = Sharding(used, self.root_device, offload=self.offload, gather=self.gather)
 
+    def describe(self) -> str:
+        """What is spread how, in one line."""
+        copies, shards = self.device_mesh["copies"].size(), self.device_mesh["shards"].size()
+        parts = [
+            "sharded with FSDP2 (which is what --trainer.strategy fsdp stands for)",
+            f"the base over {shards} devices, {copies} cop{'y' if copies == 1 else 'ies'} of it",
+            f"gathered {'whole' if self.gather == 'model' else 'layer by layer'} in rollouts",
+            *(["kept in the host's memory"] if self.offload else []),
+        ]
+        return ", ".join(parts)
+
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
         """Every process has data of its own."""

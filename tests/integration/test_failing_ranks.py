@@ -34,8 +34,12 @@ class Trap(L.Callback):
 
     def on_phase(self, phase: str) -> None:
         is_validating = self.trainer.validating
-        if self.trainer.global_step >= 2 and self.where == ("validation" if is_validating else phase):
-            self.act()
+        if self.trainer.global_step < 2 or self.where != ("validation" if is_validating else phase):
+            return
+        for watch in self.trainer.callbacks:
+            if self.what == "sleep" and isinstance(watch, RankWatch):
+                watch.stalled_after_s, watch.stop_after_s = 2.0, 5.0
+        self.act()
 
     def on_save_checkpoint(self, trainer: L.Trainer, *_: object) -> None:
         if self.where == "saving" and trainer.global_step > 2:
@@ -65,7 +69,7 @@ class SaveLater(L.Callback):
 def trapped(rank: int, port: int, weights: Path, folder: Path, strategy: str, trap: Trap) -> None:
     os.dup2(os.open(folder / f"rank-{rank}.txt", os.O_WRONLY | os.O_CREAT), 2)
     enter(rank, 2, port)
-    watch = RankWatch(every_s=0.2, **({"stalled_after_s": 4.0, "stop_after_s": 10.0} if trap.what == "sleep" else {}))
+    watch = RankWatch(every_s=0.2)
     run(
         weights,
         strategy=STRATEGIES[strategy](),
@@ -85,7 +89,7 @@ def survivor(weights: Path, folder: Path, strategy: str, trap: Trap) -> tuple[in
     for process in ranks:
         process.start()
     survives = 1 - trap.victim
-    ranks[survives].join(timeout=60)
+    ranks[survives].join(timeout=180)
     for process in ranks:
         process.kill()
         process.join()

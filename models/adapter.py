@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from datamodules.errors import ConfigError
 from models.sharding import fill
@@ -36,6 +38,34 @@ class LoRA:
     target_modules: str = r"model\.(language_model\.)?layers\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
+def peft_config(lora: LoRA, folder: str | None) -> LoraConfig:
+    """Settings in PEFT's form: those of a trained adapter's folder where there is one.
+
+    Args:
+        lora: Settings of a fresh adapter.
+        folder: PEFT folder of a trained adapter; None for a fresh one.
+
+    Raises:
+        ConfigError: The folder holds no adapter.
+    """
+    if folder is None:
+        return LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.target_modules,
+            task_type="CAUSAL_LM",
+        )
+    if not (Path(folder) / CONFIG_NAME).is_file():
+        raise ConfigError(
+            f"model.reasoner.adapter: expected a folder with {CONFIG_NAME}, found {folder!r}. "
+            "Point --model.reasoner.adapter at an exported adapter, or leave it out to start from a fresh one."
+        )
+    config = LoraConfig.from_pretrained(folder)
+    config.inference_mode = False
+    return config
+
+
 def put_on(base: Any, lora: LoRA, folder: str | None) -> PeftModel:  # noqa: ANN401 (a transformers class)
     """Put adapter layers on a frozen base; their values are still to be set, by `set_values`.
 
@@ -47,23 +77,7 @@ def put_on(base: Any, lora: LoRA, folder: str | None) -> PeftModel:  # noqa: ANN
     Raises:
         ConfigError: The folder holds no adapter.
     """
-    if folder is None:
-        config = LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules,
-            task_type="CAUSAL_LM",
-        )
-        return get_peft_model(base, config)
-    if not (Path(folder) / CONFIG_NAME).is_file():
-        raise ConfigError(
-            f"model.reasoner.adapter: expected a folder with {CONFIG_NAME}, found {folder!r}. "
-            "Point --model.reasoner.adapter at an exported adapter, or leave it out to start from a fresh one."
-        )
-    config = LoraConfig.from_pretrained(folder)
-    config.inference_mode = False
-    return get_peft_model(base, config)
+    return get_peft_model(base, peft_config(lora, folder))
 
 
 def set_values(model: PeftModel, folder: str | None) -> None:
@@ -117,3 +131,33 @@ def read_adapter(model: nn.Module, folder: Path) -> None:
             f"model.reasoner.adapter: {folder} does not fit the model: {'; '.join(problems[:3])}"
             f"{f' and {len(problems) - 3} more' if len(problems) > 3 else ''}. It was trained on another base."
         )
+
+
+def write_adapter(config: LoraConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a folder that `PeftModel.from_pretrained` loads.
+
+    Args:
+        config: The adapter's settings; written as for inference and left as they are.
+        weights: Any weights by their names in a `PeftModel`; those of the adapter are taken.
+        folder: Made when it is missing; an older adapter in it is replaced.
+
+    Raises:
+        ConfigError: There are no adapter weights.
+    """
+    kept = {
+        name.replace(".default.", "."): value.detach().cpu().contiguous()
+        for name, value in weights.items()
+        if ".lora_" in name
+    }
+    if not kept:
+        raise ConfigError(
+            f"expected weights of a LoRA adapter, found none among {len(weights)}. The run did not train "
+            "--model.reasoner.lora."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(kept, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    before, config.inference_mode = config.inference_mode, True
+    try:
+        config.save_pretrained(str(folder))
+    finally:
+        config.inference_mode = before

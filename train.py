@@ -23,6 +23,7 @@ from callbacks.curves import CurveGroups
 from callbacks.export import ExportAdapter
 from callbacks.health import HealthMonitor
 from callbacks.interrupt import GracefulInterrupt
+from callbacks.memory_check import MemoryCheck
 from callbacks.overlays import MaskOverlays
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import RunProgress
@@ -46,6 +47,7 @@ CALLBACKS: dict[str, type[Callback]] = {
     "checkpoint": RunCheckpoint,
     "interrupt": GracefulInterrupt,
     "ranks": RankWatch,
+    "memory": MemoryCheck,
     "rollouts": RolloutTable,
     "overlays": MaskOverlays,
     "health": HealthMonitor,

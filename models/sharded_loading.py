@@ -38,9 +38,9 @@ def local_folder(path: str) -> Path:
     return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
 
 
-def read_config(folder: Path) -> Qwen2_5OmniThinkerConfig:
-    """The thinker's configuration, which the full Omni model keeps inside its own."""
-    config = AutoConfig.from_pretrained(folder)
+def read_config(path: Path | str) -> Qwen2_5OmniThinkerConfig:
+    """The thinker's configuration in a folder or at a hub id; the full Omni model keeps it inside its own."""
+    config = AutoConfig.from_pretrained(path)
     thinker: Qwen2_5OmniThinkerConfig = getattr(config, "thinker_config", config)
     return thinker
 

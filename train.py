@@ -2,7 +2,7 @@
 
     python train.py fit --config configs/refavs.yaml
     python train.py test --config configs/refavs.yaml --ckpt_path runs/refavs/version_0/checkpoints/last.ckpt
-    python train.py predict --config configs/refavs.yaml --data.predict_video clip.mp4 --data.predict_expression "..."
+    python train.py predict --config configs/refavs.yaml --data.video clip.mp4 --data.expression "..."
 
 `fit`, `validate`, `test` and `predict` take configuration files (`--config`, later ones win) and flags (which win over
 files). `--print_config` shows what a command would run with; `fit --resume FOLDER` goes on with a run.
@@ -32,7 +32,7 @@ from callbacks.results import ResultsWriter
 from callbacks.rollout_table import RolloutTable
 from callbacks.summary import FitSummary
 from callbacks.throughput import Throughput
-from datamodules.modules import RefAVSDataModule, ReVOSDataModule
+from datamodules.modules import MeViSDataModule, RefAVSDataModule, ReVOSDataModule
 from lightning_modules.cli import run
 from lightning_modules.grpo_module import GRPOModule
 from models.box_grounder import ReasonerGrounder
@@ -63,6 +63,7 @@ SHORT_NAMES = (
     GRPOModule,
     RefAVSDataModule,
     ReVOSDataModule,
+    MeViSDataModule,
     ReasonerGrounder,
     DetectorGrounder,
     SAM2Propagator,

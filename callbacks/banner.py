@@ -94,7 +94,7 @@ def batch_rows(trainer: L.Trainer, module: L.LightningModule) -> list[tuple[str,
         ("prompts_per_step", f"{prompts} on each of {trainer.world_size} processes = {everywhere}"),
         ("group_size", f"{settings.group_size} completions per prompt"),
         ("rollouts per step", f"{everywhere} x {settings.group_size} = {rollouts}"),
-        ("micro_batch_size", f"{settings.micro_batch_size} completions per forward pass (memory only)"),
+        ("micro_batch_tokens", f"{settings.micro_batch_tokens} tokens per forward pass (memory only)"),
         ("updates_per_rollout", f"{settings.updates_per_rollout} optimizer steps per rollout"),
         ("optimizer steps per epoch", f"{steps}"),
         (

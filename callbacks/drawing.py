@@ -103,7 +103,12 @@ def fitted(frame: UInt8[np.ndarray, "_ _ 3"], height: int) -> UInt8[np.ndarray, 
 
 
 def timeline(
-    areas: Float[np.ndarray, "frames"], picks: Sequence[int], *, width: int = 480, height: int = 72
+    areas: Float[np.ndarray, "frames"],
+    picks: Sequence[int],
+    *,
+    width: int = 480,
+    height: int = 72,
+    color: Color = TRUE,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Visible area of the target over time, with the picked frames marked.
 
@@ -112,9 +117,10 @@ def timeline(
         picks: Picked frames, 0-based.
         width: Of the picture, pixels.
         height: Of the picture, pixels.
+        color: Of the bars; the color of the ground truth unless told otherwise.
 
     Returns:
-        One blue bar per frame, as high as its share of the largest area; picked frames stand on a red field.
+        One bar per frame, as high as its share of the largest area; picked frames stand on a red field.
     """
     page = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(page)
@@ -127,7 +133,7 @@ def timeline(
         if not area:
             continue
         top = height - 6 - round((height - 10) * area / most)
-        draw.rectangle([left + 1, top, max(left + 1, right - 1), height - 6], fill=TRUE)
+        draw.rectangle([left + 1, top, max(left + 1, right - 1), height - 6], fill=color)
     return np.asarray(page).copy()
 
 

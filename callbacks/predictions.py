@@ -1,17 +1,21 @@
-"""What `predict` leaves behind: the plan, the masks, and a video that shows both.
+"""What `predict` leaves behind.
 
-Per question one folder with `plan.json` (the text, what was read in it, the boxes), `masks/00000.png` and so on (255
-where the target is), and `overlay.mp4` with the masks tinted, the keyframes framed and the original sound.
+For a video file one folder with `plan.json` (the text, what was read in it, the boxes), `masks/00000.png` and so on
+(255 where the target is), and `overlay.mp4` with the masks tinted, the keyframes framed and described, and the original
+sound. For a benchmark `masks/<split>/<video>/<expression>/<frame>.png`, which is what the benchmarks' servers and
+`python -m metrics.score` take, and `plans.jsonl` with one line per expression.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import rich
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
@@ -21,17 +25,20 @@ from datamodules.records import Rollout
 
 
 class PredictionWriter(Callback):
-    """Writes every prediction into a folder of its own."""
+    """Writes every prediction where it belongs."""
 
-    def __init__(self, *, folder: str | None = None, overlay: bool = True) -> None:
+    def __init__(self, *, folder: str | None = None, overlay: bool = True, benchmark_overlays: int = 0) -> None:
         """Keep the settings.
 
         Args:
             folder: Where to write; null takes the run folder.
-            overlay: Write the video too.
+            overlay: Write the film of a video file too.
+            benchmark_overlays: Films of so many expressions of a benchmark, on each process.
         """
         self.folder = folder
         self.overlay = overlay
+        self.benchmark_overlays = benchmark_overlays
+        self._written: dict[tuple[str, str], int] = {}
 
     def on_predict_batch_end(
         self,
@@ -43,12 +50,51 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write what the module has just predicted; anything but rollouts is left alone."""
-        run = Path(self.folder or (trainer.log_dir if trainer.loggers else None) or "predictions")
+        run = self._run(trainer)
         for rollout in outputs or ():
-            if isinstance(rollout, Rollout):
+            if not isinstance(rollout, Rollout):
+                continue
+            if rollout.clip.task == "video":
                 target = run / folder_name(rollout.clip.id)
                 write_prediction(rollout, target, overlay=self.overlay)
                 rank_zero_info(f"{rollout.clip.expression!r}: written to {target}")
+            else:
+                self._write_answer(rollout, run, trainer.global_rank)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say where the answers to a benchmark are, and how they are scored."""
+        run = self._run(trainer)
+        if not trainer.is_global_zero:
+            return
+        for (task, split), count in self._written.items():
+            place = run / "masks" / split
+            lines = [f"{task} {split}: {count} answers of this process written to {place}"]
+            root = getattr(getattr(trainer, "datamodule", None), "data_root", None)
+            if root is not None:
+                lines.append(
+                    f"  python -m metrics.score {task} --root {root} --predictions {place} --splits {split}"
+                    f" --out {run / f'scores_{split}.json'}"
+                )
+            for line in lines:
+                rich.get_console().print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def _run(self, trainer: L.Trainer) -> Path:
+        # Asking for the folder of the logs involves all processes, so every one of them comes here equally often.
+        return Path(self.folder or (trainer.log_dir if trainer.loggers else None) or "predictions")
+
+    def _write_answer(self, rollout: Rollout, run: Path, rank: int) -> None:
+        clip = rollout.clip
+        folder = run / "masks" / clip.split / clip.video / clip.expression_id
+        write_masks(rollout, folder, clip.frame_names)
+        name = "plans.jsonl" if rank == 0 else f"plans_{rank}.jsonl"
+        with (run / name).open("a", encoding="utf-8") as file:
+            record = {"split": clip.split, "expression_id": clip.expression_id, **plan_record(rollout)}
+            file.write(json.dumps(record) + "\n")
+        count = sum(self._written.values())
+        if count < self.benchmark_overlays:
+            (run / "overlays").mkdir(exist_ok=True)
+            write_film(rollout, run / "overlays" / f"{folder_name(clip.id)}.mp4")
+        self._written[clip.task, clip.split] = self._written.get((clip.task, clip.split), 0) + 1
 
 
 def folder_name(clip_id: str) -> str:
@@ -57,21 +103,36 @@ def folder_name(clip_id: str) -> str:
 
 
 def write_prediction(rollout: Rollout, folder: Path, *, overlay: bool = True) -> None:
-    """Write one prediction.
+    """Write one prediction about a video file.
 
     Args:
         rollout: With boxes and masks.
         folder: Made when it is missing.
         overlay: Write `overlay.mp4` too.
     """
-    (folder / "masks").mkdir(parents=True, exist_ok=True)
+    write_masks(rollout, folder / "masks", [f"{index:05d}" for index in range(rollout.clip.frames.count)])
     (folder / "plan.json").write_text(json.dumps(plan_record(rollout), indent=2) + "\n")
-    if rollout.masks is not None:
-        for index in range(rollout.masks.frames):
-            mask = rollout.masks.union([index])[0]
-            Image.fromarray(mask.astype("uint8") * 255).save(folder / "masks" / f"{index:05d}.png")
     if overlay:
         write_film(rollout, folder / "overlay.mp4")
+
+
+def write_masks(rollout: Rollout, folder: Path, names: Sequence[str]) -> None:
+    """Write the masks of all objects together, one PNG per frame: 255 where the target is, at the original size.
+
+    Args:
+        rollout: With masks; nothing is written without.
+        folder: Made when it is missing.
+        names: What each frame's file is called, without its ending.
+
+    Raises:
+        ValueError: There are more or fewer names than masks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if rollout.masks is None:
+        return
+    for index, name in zip(range(rollout.masks.frames), names, strict=True):
+        mask = rollout.masks.union([index])[0]
+        Image.fromarray(mask.astype("uint8") * 255).save(folder / f"{name}.png")
 
 
 def plan_record(rollout: Rollout) -> dict[str, Any]:

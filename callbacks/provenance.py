@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+
+from metrics.version import commit
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "sam2")
 
@@ -48,18 +49,3 @@ def file_hash(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def commit(folder: Path) -> str | None:
-    """The commit that a folder's checkout is at, with "+changes" when tracked files differ; None without git."""
-    try:
-        head = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{head}+changes" if changed else head
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()

@@ -1,7 +1,7 @@
-"""The table of a `test` or `validate` command, on the screen and as files that say where the numbers come from.
+"""The tables of a `test` or `validate` command, on the screen and as files that say where the numbers come from.
 
-`results.json` has every mean and the provenance, `results.md` the table, `clips.jsonl` one line per clip. Scores are
-stored in 0..1 and shown times 100.
+Two tables: means over clips, and the averages that the benchmark's own program forms. `results.json` has every number
+and the provenance, `results.md` the tables, `clips.jsonl` one line per clip. Scores are stored in 0..1.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from callbacks.media import markdown_table
 from callbacks.provenance import provenance
 from callbacks.summary import clip_values
 from lightning_modules.evaluation import Evaluation
+from metrics.tables import MARGIN, nested, official_table
 
 _COLUMNS = {"jf": "J&F", "j": "J", "f": "F", "s": "S", "null_accuracy": "null right", "false_absent": "wrongly absent"}
 
@@ -50,11 +51,12 @@ class ResultsWriter(Callback):
         if not trainer.is_global_zero:
             return
         header, rows = score_table(evaluation, prefix)
-        table = Table(*header, title=f"{prefix.strip('/')}, {len(evaluation.results)} clips, scores x 100")
-        for row in rows:
-            table.add_row(*row)
         console = rich.get_console()
-        console.print(table)
+        console.print(_as_table(header, rows, f"{prefix.strip('/')}, {len(evaluation.results)} clips, {MARGIN}"))
+        for task, scores in evaluation.official.items():
+            console.print(_as_table(*official_table(scores), f"{task}: official"))
+        for remark in remarks(trainer, prefix):
+            console.print(f"not comparable with published numbers: {remark}", soft_wrap=True, highlight=False)
         if run is not None:
             write_results(Path(run), trainer, evaluation, prefix)
             console.print(f"written to {Path(run) / 'results.md'} and .json", soft_wrap=True, highlight=False)
@@ -76,8 +78,8 @@ def score_table(evaluation: Evaluation, prefix: str) -> tuple[list[str], list[li
     rows = []
     for kind, label in [*zip(_slashed(kinds), kinds, strict=True), ("", "all")]:
         count = sum(result.kind == label for result in evaluation.results) if kind else len(evaluation.results)
-        values = [metrics.get(f"{prefix}{kind}{name}") for name in names]
-        rows.append([label, str(count), *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+        values = ((name, metrics.get(f"{prefix}{kind}{name}")) for name in names)
+        rows.append([label, str(count), *(_shown(name, value) for name, value in values)])
     return ["clips", "n", *(_COLUMNS[name] for name in names)], rows
 
 
@@ -91,17 +93,60 @@ def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix:
         prefix: What its keys begin with.
     """
     source = provenance(trainer, run)
-    content = {"metrics": evaluation.metrics, "clips": len(evaluation.results), "provenance": source}
+    limits = remarks(trainer, prefix)
+    content = {
+        "metrics": evaluation.metrics,
+        "official": {task: nested(scores) for task, scores in evaluation.official.items()},
+        "clips": len(evaluation.results),
+        "not_comparable": limits,
+        "provenance": source,
+    }
     (run / "results.json").write_text(json.dumps(content, indent=2) + "\n")
     header, rows = score_table(evaluation, prefix)
-    notes = [f"- {name}: {value}" for name, value in source.items()]
-    lines = ["# Results", "", "Scores x 100.", "", markdown_table(header, rows), "", *notes]
+    lines = ["# Results", "", f"Means over clips; {MARGIN}.", "", markdown_table(header, rows)]
+    for task, scores in evaluation.official.items():
+        table = markdown_table(*official_table(scores))
+        lines += ["", f"## {task}: averaged as its own program does", "", table]
+    lines += ["", *(f"- not comparable with published numbers: {limit}" for limit in limits)]
+    lines += [f"- {name}: {value}" for name, value in source.items()]
     (run / "results.md").write_text("\n".join(lines) + "\n")
     with (run / "clips.jsonl").open("w") as file:
         for result in evaluation.results:
             values = {name.partition("/")[2]: value for name, value in clip_values(result).items()}
             row = {"clip": result.clip_id, "kind": result.kind, "text": result.text, **values}
             file.write(json.dumps(row) + "\n")
+
+
+def remarks(trainer: L.Trainer, prefix: str) -> list[str]:
+    """What keeps the numbers of a pass from being those of a whole split.
+
+    Args:
+        trainer: Whose data module is asked.
+        prefix: "val/" or "test/".
+    """
+    data, size = getattr(trainer, "datamodule", None), "val_size" if prefix == "val/" else "test_size"
+    limits = {
+        size: "a part of each split was drawn",
+        "eval_clip_frames": "frames were left out",
+    }
+    found = [
+        f"data.{name} is {getattr(data, name)}: {what}" for name, what in limits.items() if getattr(data, name, None)
+    ]
+    skipped = len(getattr(data, "skipped", ()))
+    return found + ([f"{skipped} clips could not be read and were left out"] if skipped else [])
+
+
+def _as_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if name == "s" else f"{100 * value:.1f}"
 
 
 def _slashed(kinds: Sequence[str]) -> list[str]:

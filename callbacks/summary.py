@@ -125,7 +125,7 @@ def next_commands(run: Path, checkpoint: str) -> list[str]:
     """The three commands that follow a training."""
     config = run / "config.yaml"
     weights = f" --ckpt_path {checkpoint}" if checkpoint else ""
-    ask = '--data.predict_video VIDEO.mp4 --data.predict_expression "the red circle"'
+    ask = '--data.video VIDEO.mp4 --data.expression "the red circle"'
     return [
         "Next:",
         f"  tensorboard --logdir {run.parent.parent}",

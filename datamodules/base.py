@@ -19,17 +19,16 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.avshapes.make import ensure_avshapes
-from datamodules.errors import ConfigError
 from datamodules.layout import LayoutReport
 from datamodules.order import ClipLoader, EvalOrder, ResumableLoader, TrainOrder
-from datamodules.reader import ClipReader
+from datamodules.reader import ClipReader, WithoutTruth
 from datamodules.records import Clip, FrameBudget, Task
 from datamodules.selection import choose
 from datamodules.serving import ClipSet, OnBadSample, read_ahead
 from datamodules.settings import check_settings
-from datamodules.video import SingleClip, video_clip
+from datamodules.video import SingleClip, video_question
 
-Stage = Literal["train", "val", "test"]
+Stage = Literal["train", "val", "test", "predict"]
 
 AVSHAPES = "avshapes"
 """The root that stands for the generated benchmark."""
@@ -41,6 +40,7 @@ class ClipDataModule(L.LightningDataModule, ABC):
     Attributes:
         task: Which benchmark's rules apply to the clips.
         benchmark_splits: Test splits of the benchmark, in the order in which they are reported.
+        unlabeled_splits: Further splits that can be predicted on and not tested, as their ground truth is not public.
         train_split: The benchmark's split that training draws from.
         val_split: The benchmark's split that validation draws from.
         prefetch: Called on every clip where it is read, in a worker if there are any; replace it before the loaders
@@ -49,6 +49,7 @@ class ClipDataModule(L.LightningDataModule, ABC):
 
     task: ClassVar[Task]
     benchmark_splits: ClassVar[tuple[str, ...]]
+    unlabeled_splits: ClassVar[tuple[str, ...]] = ()
     train_split: str = "train"
     val_split: str = "val"
 
@@ -76,8 +77,8 @@ class ClipDataModule(L.LightningDataModule, ABC):
         avshapes_seed: int = 0,
         avshapes_sizes: dict[str, int] | None = None,
         avshapes_cache: str | None = None,
-        predict_video: str | None = None,
-        predict_expression: str | None = None,
+        video: str | None = None,
+        expression: str | None = None,
     ) -> None:
         """Keep the settings; nothing is read or made yet.
 
@@ -91,7 +92,7 @@ class ClipDataModule(L.LightningDataModule, ABC):
                 within an epoch where the split has too few. Null keeps the split's own mixture.
             val_null_fraction: The same share of the validation clips, without repeating any, so that a small
                 validation set still measures both; it acts only where `val_size` is set. Null keeps the mixture.
-            test_splits: Test splits to run, each with a loader of its own; null runs all of the benchmark's.
+            test_splits: Splits to test or predict on, each with a loader of its own; null takes all of the benchmark's.
             prompts_per_step: Prompts per training step on each process.
             val_batch_size: Clips per validation or test batch; 4 in file order is what the official RefAVS scores of
                 whole batches are defined on.
@@ -110,8 +111,8 @@ class ClipDataModule(L.LightningDataModule, ABC):
             avshapes_seed: Seed of the generated benchmark.
             avshapes_sizes: Sizes of the generated benchmark that differ from its defaults, by name.
             avshapes_cache: Folder that generated benchmarks are kept in; null takes the user's cache folder.
-            predict_video: Video file to predict on.
-            predict_expression: What to look for in it.
+            video: Video file to predict on, in place of the benchmark's test splits.
+            expression: What to look for in it.
 
         Raises:
             ConfigError: Settings that cannot work; names all of them.
@@ -126,11 +127,13 @@ class ClipDataModule(L.LightningDataModule, ABC):
         self.fps, self.clip_frames, self.eval_clip_frames = fps, clip_frames, eval_clip_frames
         self.seed, self.num_workers, self.on_bad_sample = seed, num_workers, on_bad_sample
         self.avshapes_seed, self.avshapes_sizes, self.avshapes_cache = avshapes_seed, avshapes_sizes, avshapes_cache
-        self.predict_video, self.predict_expression = predict_video, predict_expression
+        self.video, self.expression = video, expression
         self.prefetch = read_ahead
         self._drawn: dict[tuple[Stage, str], tuple[ClipReader, tuple[int, ...]]] = {}
         self._loaders: list[ClipLoader] = []
-        check_settings({**vars(self), **asdict(self.budget)}, known_splits=self.benchmark_splits)
+        check_settings(
+            {**vars(self), **asdict(self.budget)}, known_splits=(*self.benchmark_splits, *self.unlabeled_splits)
+        )
 
     @abstractmethod
     def check_layout(self, root: Path, splits: Sequence[str]) -> LayoutReport:
@@ -165,8 +168,7 @@ class ClipDataModule(L.LightningDataModule, ABC):
 
     def prepare_data(self) -> None:
         """Make the generated benchmark, where it is wanted; called once per machine."""
-        predicts = self.trainer is not None and self.trainer.state.fn == "predict"
-        if self.root == AVSHAPES and not predicts:
+        if self.root == AVSHAPES and not (self.trainer and self._asks_about_video(self.trainer.state.fn)):
             _ = self.data_root
 
     def setup(self, stage: str) -> None:
@@ -179,8 +181,10 @@ class ClipDataModule(L.LightningDataModule, ABC):
             ConfigError: There are no prompts of a kind that was asked for.
             DataLayoutError: The folder cannot be used.
         """
+        if self._asks_about_video(stage):
+            return
         stages: dict[str, tuple[Stage, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        parts = [(one, split) for one in stages.get(stage, ()) for split in self._splits(one)]
+        parts = [(one, split) for one in stages.get(stage, ("predict",)) for split in self._splits(one)]
         wanted = [part for part in parts if part not in self._drawn]
         if not wanted:
             return
@@ -190,6 +194,7 @@ class ClipDataModule(L.LightningDataModule, ABC):
             rank_zero_warn(f"{report.base}: {warning}")
         for one, split in wanted:
             reader = self.open_split(root, split, one)
+            reader = WithoutTruth(reader) if one == "predict" else reader
             self._drawn[one, split] = reader, self._draw(reader, one)
 
     def train_dataloader(self) -> ResumableLoader:
@@ -207,27 +212,19 @@ class ClipDataModule(L.LightningDataModule, ABC):
         """One loader for each of `test_splits`, in file order."""
         return [self._eval_loader(self._clips("test", split)) for split in self.test_splits]
 
-    def predict_dataloader(self) -> ClipLoader:
-        """The video file and expression to predict on, as one clip without ground truth.
+    def predict_dataloader(self) -> list[ClipLoader]:
+        """The video file and expression to predict on, or one loader for each of `test_splits`; no ground truth.
 
         Raises:
-            ConfigError: No video file or no expression is set.
+            ConfigError: There is a video file and no expression, or the reverse.
             MediaError: The video cannot be read.
         """
-        if not self.predict_video or not self.predict_expression:
-            raise ConfigError(
-                f"predict needs a video file and an expression; data.predict_video is {self.predict_video!r} and"
-                f" data.predict_expression is {self.predict_expression!r}. Set --data.predict_video FILE"
-                ' --data.predict_expression "the red car".'
-            )
-        clip = video_clip(
-            Path(self.predict_video),
-            self.predict_expression,
-            fps=self.fps,
-            max_frames=self.eval_clip_frames,
-            budget=self.budget,
+        if not self._asks_about_video("predict"):
+            return [self._eval_loader(self._clips("predict", split)) for split in self.test_splits]
+        clip = video_question(
+            self.video, self.expression, fps=self.fps, max_frames=self.eval_clip_frames, budget=self.budget
         )
-        return self._eval_loader(ClipSet(SingleClip(clip), prefetch=self.prefetch))
+        return [self._eval_loader(ClipSet(SingleClip(clip), prefetch=self.prefetch))]
 
     @property
     def rollouts_per_epoch(self) -> int:
@@ -257,8 +254,11 @@ class ClipDataModule(L.LightningDataModule, ABC):
         """
         return batch
 
+    def _asks_about_video(self, command: str | None) -> bool:
+        return command == "predict" and (self.video is not None or self.expression is not None)
+
     def _splits(self, stage: Stage) -> tuple[str, ...]:
-        return {"train": (self.train_split,), "val": (self.val_split,), "test": self.test_splits}[stage]
+        return {"train": (self.train_split,), "val": (self.val_split,)}.get(stage, self.test_splits)
 
     def _draw(self, reader: ClipReader, stage: Stage) -> tuple[int, ...]:
         if stage == "train":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules import refavs, revos_meta
+from datamodules import mevis, refavs, revos_meta
 from datamodules.errors import DataLayoutError
 from datamodules.json_index import JsonIndex, open_index
 from datamodules.refavs import Row
@@ -112,14 +112,58 @@ def check_revos(
         for frame in (video.frames if every_file else video.frames[:1])
     ]
     problems += _missing("frames are not there", files, Path.is_file)
-    problems += _mask_problems(base / revos_meta.MASKS, videos)
+    problems += mask_problems(base / revos_meta.MASKS, videos)
     if problems:
         raise revos_meta.TREE.error(base, problems)
     facts = tuple(_revos_fact(split, table) for split, table in tables.items())
     return LayoutReport(base, facts, tuple(_revos_warnings(base, videos)))
 
 
-def _mask_problems(path: Path, videos: Sequence[Video]) -> Iterator[str]:
+def check_mevis(root: Path | str, *, splits: Sequence[str] | None = None, every_file: bool = False) -> LayoutReport:
+    """Check a folder of MeViS.
+
+    Args:
+        root: The benchmark's folder, or the one that an archive wrapped it in.
+        splits: Which splits must be usable; None takes those that are there.
+        every_file: Look for each frame, not only for each video's first one.
+
+    Raises:
+        DataLayoutError: The splits cannot be used; names everything that is wrong.
+    """
+    base = mevis.TREE.find(Path(root))
+    there = [split for split in mevis.SPLITS if (base / split / mevis.META).is_file()]
+    tables = {split: mevis.read_videos(base, split) for split in (there if splits is None else splits)}
+    problems: list[str] = []
+    for split, videos in tables.items():
+        if not videos:
+            problems.append(f"the table of split {split} has no video")
+        files = [
+            base / split / "JPEGImages" / video.name / f"{frame}.jpg"
+            for video in videos
+            for frame in (video.frames if every_file else video.frames[:1])
+        ]
+        problems += _missing(f"frames of {split} are not there", files, Path.is_file)
+        if split not in mevis.WITHOUT_MASKS:
+            problems += (f"{split}: {problem}" for problem in mask_problems(base / split / mevis.MASKS, videos))
+    if problems:
+        raise mevis.TREE.error(base, problems)
+    warnings = [warning for videos in tables.values() for warning in _video_warnings(videos)]
+    return LayoutReport(base, tuple(_mevis_fact(*item) for item in tables.items()), tuple(warnings))
+
+
+def _mevis_fact(split: str, videos: Sequence[Video]) -> str:
+    kinds = [mevis.question_kind(question) for video in videos for question in video.questions]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(sorted(kinds, reverse=True)))
+    return f"{split}: {len(videos)} videos, {len(kinds)} expressions ({counts})"
+
+
+def mask_problems(path: Path, videos: Sequence[Video]) -> Iterator[str]:
+    """What is wrong with a file of masks, one line each.
+
+    Args:
+        path: The file.
+        videos: Whose questions it must answer.
+    """
     if not path.is_file():
         yield f"there is no {path.name}"
         return
@@ -148,13 +192,20 @@ def _revos_fact(split: str, videos: Sequence[Video]) -> str:
     return f"{split}: {len(videos)} videos, {len(kinds)} expressions ({counts})"
 
 
-def _revos_warnings(base: Path, videos: Sequence[Video]) -> Iterator[str]:
+def _video_warnings(videos: Sequence[Video]) -> Iterator[str]:
     unsorted = [video.name for video in videos if list(video.frames) != sorted(video.frames)]
     if unsorted:
         yield (
             f"{len(unsorted)} videos list their frames out of order (first: {unsorted[0]}); the table's order is used,"
             " while the official training code sorts them"
         )
+    short = [video.name for video in videos if len(video.frames) < 2]
+    if short:
+        yield f"{len(short)} videos have fewer than two frames (first: {short[0]}); training leaves them out"
+
+
+def _revos_warnings(base: Path, videos: Sequence[Video]) -> Iterator[str]:
+    yield from _video_warnings(videos)
     doubtful = [
         f"{video.name}/{question.id}"
         for video in videos
@@ -166,9 +217,6 @@ def _revos_warnings(base: Path, videos: Sequence[Video]) -> Iterator[str]:
             f"{len(doubtful)} non-existent expressions list annotated objects (first: {doubtful[0]}); they are served"
             " without a target"
         )
-    short = [video.name for video in videos if len(video.frames) < 2]
-    if short:
-        yield f"{len(short)} videos have fewer than two frames (first: {short[0]}); training leaves them out"
     if not (base / revos_meta.FOREGROUND).is_file():
         yield f"there is no {revos_meta.FOREGROUND}; the robustness score cannot be computed"
 
@@ -182,7 +230,7 @@ def _missing(what: str, paths: Sequence[Path], is_there: Callable[[Path], bool] 
     return [f"{len(gone)} of {len(paths)} {what}; first: {', '.join(gone[:_EXAMPLES])}{more}"]
 
 
-CHECKS: dict[str, Callable[..., LayoutReport]] = {"refavs": check_refavs, "revos": check_revos}
+CHECKS: dict[str, Callable[..., LayoutReport]] = {"refavs": check_refavs, "revos": check_revos, "mevis": check_mevis}
 """The check of each benchmark, by the name that the command line uses."""
 
 

@@ -88,12 +88,21 @@ def lesson_from_labels(clip: Clip, keyframes: int) -> Lesson:
     """
     if clip.masks is None:
         raise ValueError(f"{clip.id} has no masks to learn from; supervised training needs a labeled split")
-    area = clip.masks.areas.sum(axis=1)
-    visible = np.flatnonzero(area)
-    if clip.is_null or not len(visible):
+    picked = () if clip.is_null else fullest_frames(clip.masks.areas.sum(axis=1), keyframes)
+    if not picked:
         return Lesson(clip, (), (Demonstration(clip.expression, "it is not there", ()),))
-    parts = np.array_split(visible, min(keyframes, len(visible)))
-    picked = [int(part[area[part].argmax()]) for part in parts]
     fps = clip.frames.fps
     segments = tuple(Segment(frame / fps, (frame + 1) / fps, clip.expression) for frame in picked)
     return Lesson(clip, (), (Demonstration(clip.expression, clip.expression, segments),))
+
+
+def fullest_frames(area: Int[np.ndarray, "frames"], keyframes: int) -> tuple[int, ...]:
+    """Frames that show most of a target, one from each of `keyframes` equal parts of those that show it, in order.
+
+    Args:
+        area: Visible pixels per frame.
+        keyframes: Most frames; fewer are returned where fewer show the target, none where none does.
+    """
+    visible = np.flatnonzero(area)
+    parts = np.array_split(visible, min(keyframes, len(visible))) if len(visible) else []
+    return tuple(int(part[area[part].argmax()]) for part in parts)

@@ -22,7 +22,7 @@ from datamodules.masks import MaskTrack
 from datamodules.records import Frames
 
 # What Pillow raises on broken files, depending on the format and on where the file is broken.
-_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def fit_size(size: tuple[int, int], max_pixels: int | None) -> tuple[int, int]:
@@ -92,7 +92,7 @@ class FolderFrames(Frames):
         try:
             with Image.open(self.files[0]) as image:
                 return image.height, image.width
-        except _BROKEN_IMAGE as error:
+        except BROKEN_IMAGE as error:
             raise _unreadable("frame", self.files[0], self.clip_id, error) from error
 
     def read(
@@ -135,7 +135,7 @@ class FolderFrames(Frames):
         return FolderFrames([self.files[index] for index in indices], fps=fps, clip_id=self.clip_id)
 
 
-def read_mask(path: Path, size: tuple[int, int], *, clip_id: str) -> Bool[np.ndarray, "height width"]:
+def read_mask(path: Path, size: tuple[int, int] | None, *, clip_id: str) -> Bool[np.ndarray, "height width"]:
     """Read one mask image.
 
     A pixel belongs to the target when any of its color channels is above 0; palette images count by the color that an
@@ -143,7 +143,8 @@ def read_mask(path: Path, size: tuple[int, int], *, clip_id: str) -> Bool[np.nda
 
     Args:
         path: A PNG, of any mode.
-        size: (height, width) of the frame; a mask of another size is brought to it by nearest-neighbor sampling.
+        size: (height, width) of the frame; a mask of another size is brought to it by nearest-neighbor sampling. None
+            keeps the mask's own.
         clip_id: What error messages call the clip.
 
     Raises:
@@ -155,7 +156,8 @@ def read_mask(path: Path, size: tuple[int, int], *, clip_id: str) -> Bool[np.nda
     pixels: Shaped[np.ndarray, "height width channels"] = np.atleast_3d(
         np.asarray(image if wide else image.convert("RGB"))
     )
-    return resize_mask(np.asarray((pixels > 0).any(axis=2)), size)
+    mask = np.asarray((pixels > 0).any(axis=2))
+    return mask if size is None else resize_mask(mask, size)
 
 
 def resize_mask(mask: Bool[np.ndarray, "height width"], size: tuple[int, int]) -> Bool[np.ndarray, "rows columns"]:
@@ -224,5 +226,5 @@ def _open_image(path: Path, kind: str, clip_id: str) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except _BROKEN_IMAGE as error:
+    except BROKEN_IMAGE as error:
         raise _unreadable(kind, path, clip_id, error) from error

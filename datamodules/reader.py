@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import overload
 
 from datamodules.records import Clip
@@ -45,3 +46,30 @@ class ClipReader(Sequence[Clip]):
         """The clip, or clips, at a position, on their first visit."""
         chosen = range(len(self))[index]
         return self.clip(chosen) if isinstance(chosen, int) else [self.clip(one) for one in chosen]
+
+
+class WithoutTruth(ClipReader):
+    """The clips of another reader without their ground truth: whatever reads it cannot help an answer."""
+
+    def __init__(self, clips: ClipReader) -> None:
+        """Keep the reader.
+
+        Args:
+            clips: Where clips come from.
+        """
+        self._clips = clips
+
+    @property
+    def nulls(self) -> tuple[bool, ...]:
+        """Which targets are absent is ground truth too."""
+        return (False,) * len(self._clips)
+
+    def clip(self, index: int, *, visit: int = 0) -> Clip:
+        """The clip, not known to be null, without masks.
+
+        Args:
+            index: As in the other reader.
+            visit: As in the other reader.
+        """
+        clip = self._clips.clip(index, visit=visit)
+        return replace(clip, is_null=False, kind=clip.split, mask_source=None, foreground_source=None)

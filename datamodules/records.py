@@ -101,6 +101,9 @@ class Clip:
         budget: How much of it each system may look at.
         video: The benchmark's name of the video, for submission files.
         expression_id: The benchmark's name of the expression within the video.
+        frame_names: The benchmark's name of each frame, for submission files.
+        group: Group of the benchmark's own averages, where it has any; unlike `kind` it is the table's word alone.
+        position: Place in the benchmark's table.
         is_null: True when the benchmark says that the target is not there.
         audio_source: Reads the sound; None when the clip has no sound.
         mask_source: Reads the ground truth; None at predict time.
@@ -117,6 +120,9 @@ class Clip:
     budget: FrameBudget = field(default_factory=FrameBudget)
     video: str = ""
     expression_id: str = ""
+    frame_names: tuple[str, ...] = ()
+    group: str = ""
+    position: int = 0
     is_null: bool = False
     audio_source: Callable[[], Float32[np.ndarray, "samples"] | None] | None = None
     mask_source: Callable[[], MaskTrack] | None = None

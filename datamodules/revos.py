@@ -9,16 +9,12 @@ Reference:
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from datamodules.clean import clean_expression
-from datamodules.media import FolderFrames, spread
-from datamodules.reader import ClipReader
+from datamodules.questions import VideoQuestions
 from datamodules.records import Clip, FrameBudget
 from datamodules.revos_masks import ReVOSMasks
 from datamodules.revos_meta import FOREGROUND, MASKS, SPLITS, TREE, Question, Video, read_videos
@@ -39,7 +35,7 @@ def frame_folder(base: Path, video: str) -> Path:
     return released if released.is_dir() else base / video
 
 
-class ReVOS(ClipReader):
+class ReVOS(VideoQuestions):
     """Every question about every video of a split, in the order of the table."""
 
     def __init__(
@@ -71,26 +67,9 @@ class ReVOS(ClipReader):
             raise ValueError(f"ReVOS has no split {split!r}; it has {', '.join(SPLITS)}.")
         self.base = TREE.find(Path(root))
         self.split = split
-        self.videos = tuple(video for video in read_videos(self.base, split) if videos is None or video.name in videos)
-        self.items = tuple((video, question) for video in self.videos for question in video.questions)
-        self._fps = fps
-        self._clip_frames = clip_frames
-        self._budget = budget or FrameBudget()
+        table = read_videos(self.base, split)
+        super().__init__(table, chosen=videos, fps=fps, clip_frames=clip_frames, budget=budget)
         self._has_foreground = (self.base / FOREGROUND).is_file()
-
-    @cached_property
-    def nulls(self) -> tuple[bool, ...]:
-        """For each question, whether its target is not in the video."""
-        return tuple(question.is_null for _, question in self.items)
-
-    def clip(self, index: int, *, visit: int = 0) -> Clip:
-        """The clip of one question; every visit is the same.
-
-        Args:
-            index: Position among the questions of the split.
-            visit: Not used.
-        """
-        return self.make_clip(*self.items[index])
 
     def make_clip(self, video: Video, question: Question) -> Clip:
         """The clip of a question about a video.
@@ -100,13 +79,8 @@ class ReVOS(ClipReader):
             question: One of its questions.
         """
         clip_id = f"revos/{self.split}/{video.name}/{question.id}"
-        kept = spread(len(video.frames), self._clip_frames)
-        folder = frame_folder(self.base, video.name)
-        frames = FolderFrames(
-            [folder / f"{video.frames[index]}.jpg" for index in kept],
-            fps=self._fps * len(kept) / len(video.frames),
-            clip_id=clip_id,
-        )
+        kept = self.kept(video)
+        frames = self.open_frames(video, frame_folder(self.base, video.name), clip_id)
         masks = ReVOSMasks(self.base / MASKS, self.base / FOREGROUND, frames, kept, len(video.frames), clip_id)
         # A null question has no target, whatever its entry lists; without any entry there is no ground truth.
         targets = () if question.is_null else question.annotations
@@ -117,57 +91,13 @@ class ReVOS(ClipReader):
             kind=question.kind,
             expression=clean_expression(question.text),
             frames=frames,
-            budget=self._budget,
+            budget=self.budget,
             video=video.name,
             expression_id=question.id,
+            frame_names=tuple(video.frames[index] for index in kept),
+            group=question.group,
+            position=self.positions[video.name, question.id],
             is_null=question.is_null,
             mask_source=None if targets is None else partial(masks.objects, targets),
             foreground_source=partial(masks.everything, video.name) if self._has_foreground else None,
         )
-
-
-class ReVOSVideos(ClipReader):
-    """One question per video and visit.
-
-    A video's questions are drawn without repetition until all were asked, then anew in another order. Which one a
-    visit asks depends on the seed, the video and the number of the visit alone. Videos of fewer than two frames are
-    left out, as in the official training code.
-    """
-
-    def __init__(self, questions: ReVOS, *, separates_nulls: bool = False, seed: int = 0) -> None:
-        """Group questions by video.
-
-        Args:
-            questions: What may be asked.
-            separates_nulls: Give a video that has questions with and without a target two positions, one for each
-                kind, so that the share of either can be set.
-            seed: Non-negative; decides what each visit asks.
-        """
-        self._questions = questions
-        self._seed = seed
-        items: list[tuple[Video, tuple[Question, ...]]] = []
-        for video in questions.videos:
-            nulls = tuple(question for question in video.questions if question.is_null)
-            present = tuple(question for question in video.questions if not question.is_null)
-            pools = (present, nulls) if separates_nulls else (video.questions,)
-            items += [(video, pool) for pool in pools if pool and len(video.frames) >= 2]
-        self.items = tuple(items)
-
-    @cached_property
-    def nulls(self) -> tuple[bool, ...]:
-        """For each position, whether all of its questions are about targets that are not in the video."""
-        return tuple(all(question.is_null for question in pool) for _, pool in self.items)
-
-    def clip(self, index: int, *, visit: int = 0) -> Clip:
-        """The clip of one video, asked something.
-
-        Args:
-            index: Position among the videos that are served.
-            visit: How often this position was served before.
-        """
-        video, pool = self.items[index]
-        turn, place = divmod(visit, len(pool))
-        # The name and not the position: leaving out other videos changes nothing for this one.
-        key = [self._seed, turn, zlib.crc32(video.name.encode()), int(self.nulls[index])]
-        order = np.random.default_rng(key).permutation(len(pool))
-        return self._questions.make_clip(video, pool[int(order[place])])

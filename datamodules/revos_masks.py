@@ -1,4 +1,4 @@
-"""The annotated masks of one ReVOS clip, read from the two large mask files when asked.
+"""The annotated masks of one ReVOS or MeViS clip, read from the large mask files when asked.
 
 Masks are kept per object, checked, and brought to the size of the frames. Nothing is loaded when this is made or sent
 to another process.
@@ -24,7 +24,7 @@ class ReVOSMasks:
 
     Attributes:
         masks: The file with one entry per object.
-        foreground: The file with one entry per video.
+        foreground: The file with one entry per video; None where the benchmark has none.
         frames: The clip's frames; their size is the size of every mask.
         kept: Frames of the whole video that the clip shows.
         total: Frames of the whole video.
@@ -32,7 +32,7 @@ class ReVOSMasks:
     """
 
     masks: Path
-    foreground: Path
+    foreground: Path | None
     frames: Frames
     kept: tuple[int, ...]
     total: int
@@ -60,7 +60,10 @@ class ReVOSMasks:
 
         Raises:
             MediaError: The video is missing from the file, or its masks are damaged.
+            ValueError: The benchmark has no such file.
         """
+        if self.foreground is None:
+            raise ValueError(f"{self.clip_id}: this benchmark has no file of all annotated objects")
         entry = self._entry(self.foreground, video, "objects")
         column = self._column(entry.get("masks_rle"), f"{self.foreground}, {video}")
         return MaskTrack(self.frames.size, tuple((counts,) for counts in column))

@@ -7,8 +7,10 @@ code sorts them, which is the same thing in a sorted table, and `datamodules.lay
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,11 @@ class Question:
         """Group that results are reported by."""
         return KINDS[-1] if self.is_null else KINDS[self.type_id]
 
+    @property
+    def group(self) -> str:
+        """Group of the official averages, which look at the type alone."""
+        return KINDS[self.type_id]
+
 
 @dataclass(frozen=True, slots=True)
 class Video:
@@ -108,18 +115,45 @@ def read_videos(base: Path, split: str) -> list[Video]:
     Raises:
         DataLayoutError: There is no table, it is no JSON, or entries lack what is needed; names them all.
     """
-    path = meta_path(base, split)
+    return read_table(meta_path(base, split), TREE, base)
+
+
+def read_table(path: Path, tree: Tree, base: Path) -> list[Video]:
+    """Read a table of this form; MeViS has the same without types.
+
+    Args:
+        path: The table.
+        tree: The benchmark's tree, for messages.
+        base: Folder that the tree begins at.
+
+    Returns:
+        Videos in the order of the table; those without a question are included.
+
+    Raises:
+        DataLayoutError: The table is no JSON, names something twice, or entries lack what is needed; names them all.
+    """
+    repeated: list[str] = []
     try:
         with path.open(encoding="utf-8") as file:
-            table = json.load(file)
+            table = json.load(file, object_pairs_hook=partial(_unique, repeated=repeated))
     except ValueError as error:
-        raise TREE.error(base, [f"{path.name} is not valid JSON: {error}"]) from error
+        raise tree.error(base, [f"{path.name} is not valid JSON: {error}"]) from error
     if not isinstance(table, dict) or not isinstance(table.get("videos"), dict):
-        raise TREE.error(base, [f"{path.name} has no mapping called videos"])
+        raise tree.error(base, [f"{path.name} has no mapping called videos"])
     problems = [problem for name, entry in table["videos"].items() for problem in _problems(path.name, name, entry)]
+    problems += [f"{path.name} has two entries called {name}" for name in repeated]
     if problems:
-        raise TREE.error(base, problems)
+        raise tree.error(base, problems)
     return [_video(name, entry) for name, entry in table["videos"].items()]
+
+
+def _unique(pairs: list[tuple[str, Any]], *, repeated: list[str]) -> dict[str, Any]:
+    """A JSON object; keys that occur twice, of which only the last would be left, are remembered."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        repeated += [key for key, count in counts.items() if count > 1]
+    return found
 
 
 def _problems(file: str, name: str, entry: Any) -> Iterator[str]:  # noqa: ANN401

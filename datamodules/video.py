@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 
 from datamodules.audio import read_audio
 from datamodules.clean import clean_expression
-from datamodules.errors import MediaError
+from datamodules.errors import ConfigError, MediaError
 from datamodules.media import check_indices, fit_size, shrink, spread, unreadable
 from datamodules.reader import ClipReader
 from datamodules.records import Clip, FrameBudget, Frames
@@ -153,6 +153,31 @@ def video_clip(
     )
 
 
+def video_question(
+    video: str | None, expression: str | None, *, fps: float | None, max_frames: int | None, budget: FrameBudget
+) -> Clip:
+    """The clip that a command line asks about.
+
+    Args:
+        video: The video file, as typed.
+        expression: What to look for, as typed.
+        fps: As in `video_clip`.
+        max_frames: As in `video_clip`.
+        budget: As in `video_clip`.
+
+    Raises:
+        ConfigError: One of the two is missing, or the expression says nothing.
+        MediaError: The file is missing, has no picture or cannot be decoded.
+    """
+    if not video or not clean_expression(expression or ""):
+        raise ConfigError(
+            f"to predict on a video takes a file and an expression; data.video is {video!r} and data.expression is"
+            f' {expression!r}. Set --data.video FILE --data.expression "the red car", or neither for the test splits of'
+            " the benchmark."
+        )
+    return video_clip(Path(video), expression or "", fps=fps, max_frames=max_frames, budget=budget)
+
+
 class SingleClip(ClipReader):
     """One clip, as a reader."""
 
@@ -182,7 +207,7 @@ class SingleClip(ClipReader):
 def _decode(path: Path, clip_id: str, use: Callable[[VideoReader], _Result], **resize: int) -> _Result:
     """Open a video, use it and close it; the reader holds a file handle and decoder threads."""
     if not path.is_file():
-        raise MediaError(f"{clip_id}: there is no video file {path}. Check the path (--data.predict_video).")
+        raise MediaError(f"{clip_id}: there is no video file {path}. Check the path (--data.video).")
     try:
         reader = VideoReader(str(path), num_threads=1, **resize)
         try:

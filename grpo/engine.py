@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from jaxtyping import Int64
 from torch import Tensor
 
-from datamodules.errors import ConfigError
-from grpo.logprobs import TokenLogprobs, token_logprobs
+from grpo.logprobs import TokenLogprobs, concatenate, token_logprobs
 from grpo.rollout import Completion, rollout
 from grpo.sampling import Sampling
 from models.processing import EncodedPrompt
@@ -35,6 +34,19 @@ class SampleRequest:
     keys: Sequence[int]
 
 
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Completions of one prompt to score.
+
+    Attributes:
+        encoded: The prompt after the towers.
+        completion_ids: Token ids of each completion; at least one completion of at least one token.
+    """
+
+    encoded: EncodedPrompt
+    completion_ids: Sequence[Int64[Tensor, "_"]]
+
+
 class Engine(ABC):
     """Samples completions and scores them."""
 
@@ -45,15 +57,12 @@ class Engine(ABC):
         """Sample all groups of a rollout phase; one list per request, in the order of its keys."""
 
     @abstractmethod
-    def score(
-        self,
-        reasoner: Reasoner,
-        encoded: EncodedPrompt,
-        completion_ids: Sequence[Int64[Tensor, "_"]],
-        *,
-        temperature: float,
-    ) -> TokenLogprobs:
-        """Log-probabilities of completions of one prompt, with gradient where autograd is on."""
+    def score(self, reasoner: Reasoner, requests: Sequence[ScoreRequest], *, temperature: float) -> TokenLogprobs:
+        """Log-probabilities of completions, request by request, with gradient where autograd is on."""
+
+    @abstractmethod
+    def tokens(self, prompt: int, completions: Sequence[int]) -> int:
+        """Tokens that go through the model to score completions of these lengths after a prompt of this length."""
 
 
 class PlainEngine(Engine):
@@ -65,30 +74,15 @@ class PlainEngine(Engine):
         """Sample group after group; see `grpo.rollout.rollout`."""
         return [rollout(reasoner, request.encoded, request.keys, sampling) for request in requests]
 
-    def score(
-        self,
-        reasoner: Reasoner,
-        encoded: EncodedPrompt,
-        completion_ids: Sequence[Int64[Tensor, "_"]],
-        *,
-        temperature: float,
-    ) -> TokenLogprobs:
+    def score(self, reasoner: Reasoner, requests: Sequence[ScoreRequest], *, temperature: float) -> TokenLogprobs:
         """Score row by row; see `grpo.logprobs.token_logprobs`."""
-        return token_logprobs(reasoner, encoded, completion_ids, temperature=temperature)
-
-
-_ENGINES: dict[str, type[Engine]] = {"plain": PlainEngine}
-
-
-def build_engine(name: str) -> Engine:
-    """The engine of this name.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if name not in _ENGINES:
-        raise ConfigError(
-            f"model.grpo.engine: expected one of {', '.join(sorted(_ENGINES))}, found {name!r}. "
-            "Set --model.grpo.engine plain."
+        return concatenate(
+            [
+                token_logprobs(reasoner, request.encoded, request.completion_ids, temperature=temperature)
+                for request in requests
+            ]
         )
-    return _ENGINES[name]()
+
+    def tokens(self, prompt: int, completions: Sequence[int]) -> int:
+        """One row per completion, padded to the longest."""
+        return len(completions) * (prompt + max(completions))

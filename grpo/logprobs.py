@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -64,6 +65,16 @@ def token_logprobs(
         entropy = -(distribution.exp() * distribution).sum(dim=-1)
     blank = torch.zeros(mask.shape, device=ids.device)
     return TokenLogprobs(blank.masked_scatter(mask, chosen), blank.masked_scatter(mask, entropy), mask)
+
+
+def concatenate(parts: Sequence[TokenLogprobs]) -> TokenLogprobs:
+    """The completions of all parts in order, padded to the longest of them."""
+    longest = max(part.mask.shape[1] for part in parts)
+
+    def padded(name: str) -> Tensor:
+        return torch.cat([F.pad(getattr(part, name), (0, longest - part.mask.shape[1])) for part in parts])
+
+    return TokenLogprobs(padded("logprobs"), padded("entropy"), padded("mask"))
 
 
 def pad_completions(

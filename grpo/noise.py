@@ -63,7 +63,7 @@ def uniform_noise(
     rows = _mix(keys + positions * _STEP)
     entries = _mix(torch.arange(1, vocabulary + 1, device=keys.device) * _STEP)
     bits = _shift(_mix(rows[:, None] ^ entries), 12)
-    return (bits.double() + 0.5) * 2.0**-52
+    return bits.double().add_(0.5).mul_(2.0**-52)
 
 
 def gumbel_noise(
@@ -79,11 +79,11 @@ def gumbel_noise(
 
 def _mix(bits: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     """A bijection of 64-bit integers in which every input bit changes about half of the output bits."""
-    bits = (bits ^ _shift(bits, 30)) * _FIRST
-    bits = (bits ^ _shift(bits, 27)) * _SECOND
-    return bits ^ _shift(bits, 31)
+    bits = _shift(bits, 30).bitwise_xor_(bits).mul_(_FIRST)
+    bits = _shift(bits, 27).bitwise_xor_(bits).mul_(_SECOND)
+    return _shift(bits, 31).bitwise_xor_(bits)
 
 
 def _shift(bits: Int64[Tensor, "*shape"], places: int) -> Int64[Tensor, "*shape"]:
     """Shift right and fill with zeros; torch's own shift copies the sign."""
-    return torch.bitwise_and(bits >> places, 2 ** (64 - places) - 1)
+    return (bits >> places).bitwise_and_(2 ** (64 - places) - 1)

@@ -19,7 +19,8 @@ class GRPOSettings:
     Attributes:
         group_size: Completions per prompt, G; at least 2.
         updates_per_rollout: Optimizer steps on the same completions; beyond the first the ratio differs from 1.
-        micro_batch_size: Completions per forward and backward pass; changes memory and speed, never the result.
+        micro_batch_tokens: Most tokens per forward and backward pass, prompts included; changes memory and speed, never
+            the result. A single completion and its prompt always go together, even when they are more.
         beta: Weight of the KL penalty to the base model; 0 skips the reference pass.
         epsilon: How far the ratio may fall below 1 before it is clipped.
         epsilon_high: How far it may rise above 1; None takes `epsilon`.
@@ -31,12 +32,17 @@ class GRPOSettings:
         max_grad_norm: Largest norm of the gradient over all trained weights; 0 does not clip.
         skip_zero_advantage: Leave groups without spread in their rewards out of the update. With beta 0 that changes
             nothing but the time; otherwise it also drops their KL penalty.
-        engine: Which implementation samples and scores completions; "plain" computes every row on its own.
+        engine: Which implementation samples and scores completions: "shared" computes every prompt once for all of its
+            completions, "plain" every row on its own. They give the same.
+        rollout_rows: Most completions that "shared" samples at a time; fewer take less memory.
+        merge_adapter: Let "shared" sample from a copy of the weights that the adapter is folded into; null does so
+            where nothing is lost by it, with float32 weights on a CPU.
+        check_every: Rollouts between two comparisons of "shared" with "plain"; 0 compares in the first batch only.
     """
 
     group_size: int = 8
     updates_per_rollout: int = 1
-    micro_batch_size: int = 8
+    micro_batch_tokens: int = 16384
     beta: float = 0.04
     epsilon: float = 0.2
     epsilon_high: float | None = None
@@ -46,7 +52,10 @@ class GRPOSettings:
     mask_truncated: bool = False
     max_grad_norm: float = 1.0
     skip_zero_advantage: bool = False
-    engine: Literal["plain"] = "plain"
+    engine: Literal["shared", "plain"] = "shared"
+    rollout_rows: int = 64
+    merge_adapter: bool | None = None
+    check_every: int = 0
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, all at once.
@@ -57,11 +66,13 @@ class GRPOSettings:
         checks = {
             "group_size": (self.group_size >= 2, "at least 2 completions per prompt, because they are compared"),
             "updates_per_rollout": (self.updates_per_rollout >= 1, "at least 1"),
-            "micro_batch_size": (self.micro_batch_size >= 1, "at least 1"),
+            "micro_batch_tokens": (self.micro_batch_tokens >= 1, "at least 1"),
             "beta": (self.beta >= 0, "0 (no KL penalty) or more"),
             "epsilon": (0 < self.epsilon < 1, "more than 0 and less than 1"),
             "epsilon_high": (self.clip_high > 0, "more than 0, or null to take epsilon"),
             "max_grad_norm": (self.max_grad_norm >= 0, "0 (no clipping) or more"),
+            "rollout_rows": (self.rollout_rows >= 1, "at least 1"),
+            "check_every": (self.check_every >= 0, "0 (first batch only) or more"),
         }
         problems = [
             f"model.grpo.{name} is {getattr(self, name)}; expected {expected}"

@@ -228,8 +228,13 @@ class OmniCLI(LightningCLI):
         return super()._instantiate_trainer(config, [one for one in callbacks if not isinstance(one, off)])
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Leave Lightning's own table of results out where a callback prints a better one."""
+        """Leave Lightning's own table of results out where a callback prints a better one, and keep no predictions.
+
+        They are on disk by then, and in memory they would hold every clip that was looked at.
+        """
         arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "predict":
+            arguments["return_predictions"] = False
         if "verbose" in arguments and isinstance(self.model, TwoSystemModule):
             arguments["verbose"] = False
         return arguments

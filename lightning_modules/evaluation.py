@@ -6,13 +6,13 @@ spread; a clip that a loader repeated to fill up a batch counts once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch.distributed as dist
 
-from datamodules.records import Rollout
-from metrics.clips import ClipScores
+from datamodules.records import Clip, Rollout, Task
+from metrics.clips import ClipScores, Place, official_scores
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,14 @@ class Evaluation:
         results: All clips of all processes, each once, in order of their ids.
         rollouts: Some answers of this process with boxes and masks.
         metrics: What was logged.
+        official: The benchmarks' own averages, per benchmark by ``<group>/<score>``, 0..1; empty during a training.
     """
 
     rollout_step: int
     results: tuple[ClipResult, ...]
     rollouts: tuple[Rollout, ...]
     metrics: dict[str, float]
+    official: dict[Task, dict[str, float]] = field(default_factory=dict)
 
 
 def gather_results(results: Sequence[ClipResult]) -> tuple[ClipResult, ...]:
@@ -78,6 +80,24 @@ def gather_results(results: Sequence[ClipResult]) -> tuple[ClipResult, ...]:
         dist.all_gather_object(shares, list(results))
     by_id = {result.clip_id: result for share in shares for result in share}
     return tuple(by_id[clip_id] for clip_id in sorted(by_id))
+
+
+def place_of(clip: Clip) -> Place:
+    """Where a clip with ground truth stands in its benchmark."""
+    objects = 0 if clip.masks is None or clip.is_null else clip.masks.objects
+    return Place(clip.task, clip.split, clip.group, clip.position, objects)
+
+
+def official_metrics(official: Mapping[Task, Mapping[str, float]], *, prefix: str) -> dict[str, float]:
+    """The benchmarks' own averages by log key, ``<prefix>official/<benchmark>/<group>/<score>``."""
+    return {
+        f"{prefix}official/{task}/{name}": value for task, scores in official.items() for name, value in scores.items()
+    }
+
+
+def official_results(results: Sequence[ClipResult]) -> dict[Task, dict[str, float]]:
+    """The benchmarks' own averages over clips that were scored; see `metrics.clips.official_scores`."""
+    return official_scores(result.scores for result in results if result.scores is not None)
 
 
 def evaluation_metrics(results: Sequence[ClipResult], *, prefix: str) -> dict[str, float]:

@@ -30,13 +30,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from datamodules.errors import ConfigError
 from datamodules.records import Clip, Rollout
 from grpo.advantages import group_advantages, has_no_spread
-from grpo.engine import SampleRequest, build_engine
+from grpo.engine import SampleRequest
+from grpo.engines import build_engine
 from grpo.losses import UpdateSize
 from grpo.noise import noise_key
 from grpo.sampling import Sampling
+from grpo.self_check import SelfCheck
 from grpo.settings import GRPOSettings
 from grpo.stats import LossStats, loss_metrics
-from grpo.update import PromptGroup, cut, micro_batch_loss, reference_logprobs, worth_training
+from grpo.update import MicroBatch, PromptGroup, cut, micro_batch_loss, reference_logprobs, worth_training
 from lightning_modules.evaluation import EvaluationSettings
 from lightning_modules.optim import Schedule, clip_gradients, gradient_sync
 from lightning_modules.records import GroupRecord
@@ -101,7 +103,8 @@ class GRPOModule(TwoSystemModule):
         self.automatic_optimization = False
         self.grpo = grpo
         self.sampling = sampling
-        self.engine = build_engine(grpo.engine)
+        self.engine = build_engine(grpo)
+        self.self_check = SelfCheck(every=grpo.check_every)
         self.updates_per_batch = grpo.updates_per_rollout
         self.num_tokens = 0
         self.last_groups: tuple[GroupRecord, ...] = ()
@@ -156,6 +159,7 @@ class GRPOModule(TwoSystemModule):
             noise_key(seed=self.sampling.seed, rollout_step=step, sample_id="update", index=self.global_rank)
         )
         with self.clock.phase("update"), self.reasoner.gathered_ends():
+            self.self_check(self.engine, self.reasoner, judged[0], step, temperature=self.sampling.scale)
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()
         metrics |= table.metrics() | self._reward_metrics(groups, outputs) | self.clock.lap()
@@ -205,6 +209,12 @@ class GRPOModule(TwoSystemModule):
         with_spread = ~has_no_spread(table.totals).reshape(self.trainer.world_size, len(groups))
         return worth_training(groups, count=max(1, int(with_spread.sum(dim=1).max())))
 
+    def _cut(self, groups: Sequence[PromptGroup]) -> list[MicroBatch]:
+        """Micro-batches, as many as the busiest process needs: processes wait for each other in each of them."""
+        micros = cut(self.engine, groups, self.grpo)
+        busiest = int(self._gather(torch.tensor([float(len(micros))])).max())
+        return micros if busiest == len(micros) else cut(self.engine, groups, self.grpo, at_least=busiest)
+
     def _update(self, groups: Sequence[PromptGroup], table: StepTable) -> dict[str, float]:
         """All optimizer steps on one rollout.
 
@@ -217,7 +227,7 @@ class GRPOModule(TwoSystemModule):
         size = self._update_size(groups, table)
         if self.grpo.skip_zero_advantage:
             groups = self._worth_training(groups, table)
-        micros, temperature = cut(groups, self.grpo), self.sampling.scale
+        micros, temperature = self._cut(groups), self.sampling.scale
         references = [
             reference_logprobs(self.engine, self.reasoner, micro, temperature=temperature) if self.grpo.beta else None
             for micro in micros
@@ -226,7 +236,7 @@ class GRPOModule(TwoSystemModule):
         for _ in range(self.grpo.updates_per_rollout):
             stats: list[LossStats] = []
             for micro, reference in zip(micros, references, strict=True):
-                self.clock.look_at(micro.encoded.clip_id)
+                self.clock.look_at(*(request.encoded.clip_id for request in micro.requests))
                 output = micro_batch_loss(
                     self.engine,
                     self.reasoner,

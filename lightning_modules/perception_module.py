@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from datamodules.avshapes.lesson_stream import LessonStream
+from datamodules.avshapes.marks import MARK_WORDS
 from datamodules.avshapes.perception import HEARD_WORDS, SEEN_WORDS, PerceptionBatch
 from datamodules.avshapes.scene import World
 from models.plan import render_answer
@@ -215,5 +216,5 @@ def lesson_text(seed: int, lessons: int = 600) -> Iterator[str]:
         for shown in lesson.demonstrations:
             yield TEMPLATES["short"].fill(shown.expression, 10.0, 4)
             yield render_answer(shown.segments, think=shown.thought)
-    for word in (*SEEN_WORDS, *HEARD_WORDS):
+    for word in (*SEEN_WORDS, *HEARD_WORDS, *MARK_WORDS):
         yield from [f"the {word}"] * lessons

@@ -19,6 +19,7 @@ from models.sizes import ReasonerSizes, find_config, measure
 
 _SAM2_SIZE = re.compile(r"hiera[-_](tiny|small|base[-_]plus|large|t|s|b\+|l)")
 _SAM2_SHORT = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
+_SILENT = ("revos", "mevis")
 _DETECTOR_BYTES = 1_000_000_000
 """Of a detector whose weights are not on this machine; the larger open-vocabulary ones have that much."""
 
@@ -78,7 +79,7 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
     sizes = measure(find_config(path), reasoner.lora)
     is_sharded = isinstance(strategy, ShardedStrategy)
     shards = devices if is_sharded and strategy.shard_size == "all" else getattr(strategy, "shard_size", 1)
-    has_sound = getattr(data, "task", "refavs") == "refavs"
+    has_sound = getattr(data, "task", "") not in _SILENT
     frames = data.budget.glance_frames
     tokens = prompt_tokens(
         sizes,
@@ -96,12 +97,15 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
         compute_bytes=4 if str(precision).startswith("32") else 2,
         states=_optimizer_states(module.optimizer),
         group_size=settings.group_size,
-        micro_batch_size=min(settings.micro_batch_size, settings.group_size),
+        is_shared=settings.engine == "shared",
+        rollout_rows=settings.rollout_rows,
+        micro_batch_tokens=settings.micro_batch_tokens,
+        is_merged=bool(settings.merge_adapter) and settings.engine == "shared",
         prompts=data.prompts_per_step,
         prompt_tokens=tokens,
         max_new_tokens=module.sampling.max_new_tokens,
         checkpointing=reasoner.gradient_checkpointing,
-        segmenter=_segmenter(module.propagator),
+        segmenter=_segmenter(module.propagator, frames=getattr(data, "clip_frames", None) or frames),
         detector_bytes=_detector_bytes(module.grounder),
     )
     return sizes, load
@@ -130,9 +134,11 @@ def _changes(load: Workload) -> list[tuple[str, dict[str, Any]]]:
     cuts, segmenter = load.segmenter is not None and load.segmenter.frames_per_encode > 4, load.segmenter
     few = {"segmenter": replace(segmenter, frames_per_encode=4)} if segmenter else {}
     every: list[tuple[bool, str, dict[str, Any]]] = [
+        (load.is_merged, "--model.grpo.merge_adapter null", {"is_merged": False}),
+        (load.groups_at_once > 1, f"--model.grpo.rollout_rows {load.group_size}", {"rollout_rows": load.group_size}),
         *(
-            (load.micro_batch_size > size, f"--model.grpo.micro_batch_size {size}", {"micro_batch_size": size})
-            for size in (4, 2, 1)
+            (load.pass_tokens > size, f"--model.grpo.micro_batch_tokens {size}", {"micro_batch_tokens": size})
+            for size in (8192, 4096, 2048)
         ),
         (not load.checkpointing, "--model.reasoner.gradient_checkpointing true", {"checkpointing": True}),
         (cuts, "--model.propagator.frames_per_encode 4", few),
@@ -180,12 +186,17 @@ def _optimizer_states(make: Callable[[Any], torch.optim.Optimizer]) -> int:
     return sum(1 for value in optimizer.state[weight].values() if getattr(value, "shape", None) == weight.shape)
 
 
-def _segmenter(propagator: Any) -> Segmenter | None:  # noqa: ANN401
+def _segmenter(propagator: Any, *, frames: int) -> Segmenter | None:  # noqa: ANN401
     if not hasattr(propagator, "frames_per_encode"):
         return None
     found = _SAM2_SIZE.search(f"{propagator.path} {getattr(propagator, 'config', '') or ''}")
     name = found.group(1).replace("-", "_") if found else "tiny"
-    return Segmenter(_SAM2_SHORT.get(name, name), propagator.frames_per_encode, propagator.objects_per_pass)
+    return Segmenter(
+        _SAM2_SHORT.get(name, name),
+        frames_per_encode=propagator.frames_per_encode,
+        objects_per_pass=propagator.objects_per_pass,
+        kept_frames=frames * propagator.cached_clips,
+    )
 
 
 def _detector_bytes(grounder: Any) -> int:  # noqa: ANN401

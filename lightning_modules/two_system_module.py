@@ -25,6 +25,9 @@ from lightning_modules.evaluation import (
     EvaluationSettings,
     evaluation_metrics,
     gather_results,
+    official_metrics,
+    official_results,
+    place_of,
 )
 from lightning_modules.optim import Schedule, planned_updates, scheduled
 from lightning_modules.phases import PhaseClock
@@ -110,6 +113,10 @@ class TwoSystemModule(L.LightningModule):
         """The weights that change."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
+    @property
+    def _is_training(self) -> bool:
+        return self.trainer.state.fn == "fit"
+
     def configure_model(self) -> None:
         """Read all weights, the reasoner's in shares if the strategy spreads them; a second call reads nothing."""
         if self.reasoner.model is None:
@@ -187,6 +194,8 @@ class TwoSystemModule(L.LightningModule):
                 is_null=clip.is_null,
                 plan_absent=rollout.plan.is_absent,
                 clip_id=clip.id,
+                foreground=None if self._is_training else clip.foreground,
+                place=place_of(clip),
             )
         return ClipResult(
             clip_id=clip.id,
@@ -200,9 +209,11 @@ class TwoSystemModule(L.LightningModule):
 
     def _finish_evaluation(self, prefix: str) -> Evaluation:
         results = gather_results(self._results)
-        metrics = evaluation_metrics(results, prefix=prefix)
+        # Within a training a sample of clips is answered, of which official averages would say nothing.
+        official = {} if self._is_training else official_results(results)
+        metrics = evaluation_metrics(results, prefix=prefix) | official_metrics(official, prefix=prefix)
         self.log_dict(metrics, rank_zero_only=False, batch_size=1)
-        evaluation = Evaluation(self.rollout_step, results, tuple(self._kept), metrics)
+        evaluation = Evaluation(self.rollout_step, results, tuple(self._kept), metrics, official)
         self._results, self._kept = [], []
         return evaluation
 

@@ -1,8 +1,7 @@
 """Boundary accuracy F as DAVIS, ReVOS and MeViS define it; Ref-AVS's F is another measure (`metrics.refavs`).
 
-The definition dilates one boundary by a disk and looks up the pixels of the other. A boundary pixel lies inside the
-dilated other boundary exactly when some pixel of that boundary is at most the disk's radius away, so nearest neighbors
-among the few boundary pixels give the same numbers without touching the rest of the image.
+The definition dilates one boundary by a disk and counts the pixels of the other inside. Both steps run on packed masks
+(`metrics.packed`), cut to the window that holds both boundaries; the numbers are those of the definition, to the bit.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from scipy.spatial import KDTree
 
 from metrics.arrays import MaskLike, as_foreground
+from metrics.packed import Bits, common_window, count, edges, grown, pack
 
 TOLERANCE = 0.008
 """Radius within which boundaries match, relative to the image diagonal."""
@@ -40,11 +39,9 @@ def boundary_f(pred: MaskLike, target: MaskLike) -> Float64[np.ndarray, "frames"
         Perazzi et al., CVPR 2016; boundary rule and radius as in the DAVIS 2017 evaluation code.
     """
     found, truth = as_foreground(pred=pred, target=target)
-    radius = match_radius(*found.shape[1:])
-    scores = np.empty(len(found))
-    for index, (one, other) in enumerate(zip(found, truth, strict=True)):
-        scores[index] = _frame_f(one, other, radius)
-    return scores
+    size = (found.shape[1], found.shape[2])
+    pairs = zip(found, truth, strict=True)
+    return np.array([frame_f(pack(one), pack(other), size) for one, other in pairs], dtype=np.float64)
 
 
 def match_radius(height: int, width: int) -> int:
@@ -62,33 +59,25 @@ def boundary_map(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "he
         True on the boundary, which lies half a pixel towards the upper left of the mask's edge. The last row is
         compared with the right neighbor only, the last column with the lower one only, their corner with none.
     """
-    edge = np.zeros(mask.shape, dtype=bool)
-    edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
-    edge[:-1, :] |= mask[:-1, :] != mask[1:, :]
-    edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
-    return edge
+    octets = edges(pack(mask), mask.shape[1]).view(np.uint8)
+    return np.unpackbits(octets, axis=-1, bitorder="little", count=mask.shape[1]).astype(bool)
 
 
-def _frame_f(pred: Bool[np.ndarray, "height width"], target: Bool[np.ndarray, "height width"], radius: int) -> float:
-    rows, columns = _around(pred | target)
-    found, truth = (np.argwhere(boundary_map(mask[rows, columns])) for mask in (pred, target))
-    if not len(found) or not len(truth):
-        return float(len(found) == len(truth))
-    precision = _share_near(found, truth, radius)
-    recall = _share_near(truth, found, radius)
+def frame_f(pred: Bits, target: Bits, size: tuple[int, int]) -> float:
+    """F-measure of the boundaries of two packed masks of one frame; see `boundary_f`.
+
+    Args:
+        pred: Predicted mask.
+        target: Ground truth.
+        size: (height, width) of both in pixels.
+    """
+    found, truth = edges(pred, size[1]), edges(target, size[1])
+    window = common_window(found, truth)
+    found, truth = found[window], truth[window]
+    total_found, total_truth = count(found), count(truth)
+    if not total_found or not total_truth:
+        return float(total_found == total_truth)
+    radius = match_radius(*size)
+    precision = count(found & grown(truth, radius)) / total_found
+    recall = count(truth & grown(found, radius)) / total_truth
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def _around(mask: Bool[np.ndarray, "height width"]) -> tuple[slice, slice]:
-    """Rows and columns that hold all boundaries: the foreground and one pixel around it, inside the image."""
-    bounds = []
-    for axis in (1, 0):
-        hit = np.flatnonzero(mask.any(axis=axis))
-        bounds.append(slice(max(0, hit[0] - 1), hit[-1] + 2) if len(hit) else slice(0, 0))
-    return bounds[0], bounds[1]
-
-
-def _share_near(points: np.ndarray, others: np.ndarray, radius: int) -> float:
-    # The bound is exclusive; squared distances are whole numbers, so nothing lies between radius and radius + 1/(2r+1).
-    distance, _ = KDTree(others).query(points, distance_upper_bound=radius + 0.5)
-    return float(np.count_nonzero(distance <= radius) / len(points))

@@ -43,14 +43,7 @@ def refavs_j(logits: Float[Tensor, "frames 1 height width"], target: Shaped[Tens
     Reference:
         Ref-AVS, arXiv:2407.10957; `mask_iou` of its released scorer.
     """
-    found, truth = _frames(logits, target)
-    foreground, present = torch.sigmoid(found) > 0.4, truth > 0
-    shared = (foreground & present).sum(dim=1).double()
-    covered = (foreground | present).sum(dim=1).double()
-    is_empty = ~present.any(dim=1)
-    shared = torch.where(is_empty, (~foreground).sum(dim=1).double(), shared)
-    covered = torch.where(is_empty, float(truth.shape[1]), covered)
-    return float((shared / (covered + 1e-7)).mean())
+    return float(frame_scores(logits, target).mean())
 
 
 def refavs_f(logits: Float[Tensor, "frames 1 height width"], target: Shaped[Tensor, "frames 1 height width"]) -> float:
@@ -72,19 +65,8 @@ def refavs_f(logits: Float[Tensor, "frames 1 height width"], target: Shaped[Tens
     Reference:
         Ref-AVS, arXiv:2407.10957; `Eval_Fmeasure` of its released scorer.
     """
-    found, truth = _frames(logits, target)
-    present = truth > 0
-    kept = present.any(dim=1)
-    if not kept.any():
-        return 0.0
-    present = present[kept]
-    met = _thresholds_met(torch.sigmoid(found[kept]))
-    predicted = _reaching(met, torch.ones_like(present))
-    hits = _reaching(met, present)
-    precision = hits / (predicted + 1e-20)
-    recall = hits / (present.sum(dim=1, keepdim=True) + 1e-20)
-    scores = (1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)
-    return float(scores.nan_to_num(nan=0.0).mean(dim=0).max())
+    curves = frame_curves(logits, target)
+    return float(curves.mean(dim=0).max()) if len(curves) else 0.0
 
 
 def refavs_s(logits: Float[Tensor, "frames 1 height width"]) -> float:
@@ -102,8 +84,49 @@ def refavs_s(logits: Float[Tensor, "frames 1 height width"]) -> float:
     Reference:
         Ref-AVS, arXiv:2407.10957; `metric_s_for_null` of its released scorer.
     """
+    return float((marked_pixels(logits) / logits.numel()) ** 0.5)
+
+
+def frame_scores(
+    logits: Float[Tensor, "frames 1 height width"], target: Shaped[Tensor, "frames 1 height width"]
+) -> Float64[Tensor, "frames"]:
+    """The J of every frame, of which `refavs_j` is the mean; same arguments."""
+    found, truth = _frames(logits, target)
+    foreground, present = torch.sigmoid(found) > 0.4, truth > 0
+    shared = (foreground & present).sum(dim=1).double()
+    covered = (foreground | present).sum(dim=1).double()
+    is_empty = ~present.any(dim=1)
+    shared = torch.where(is_empty, (~foreground).sum(dim=1).double(), shared)
+    covered = torch.where(is_empty, float(truth.shape[1]), covered)
+    return shared / (covered + 1e-7)
+
+
+def frame_curves(
+    logits: Float[Tensor, "frames 1 height width"], target: Shaped[Tensor, "frames 1 height width"]
+) -> Float64[Tensor, "kept thresholds"]:
+    """The F of every frame with a target at every threshold, of which `refavs_f` takes the mean and its highest point.
+
+    Same arguments as `refavs_f`; shape (0, 255) when no frame has a target.
+    """
+    found, truth = _frames(logits, target)
+    present = truth > 0
+    kept = present.any(dim=1)
+    present = present[kept]
+    if not len(present):
+        return torch.zeros(0, THRESHOLDS, dtype=torch.float64)
+    met = _thresholds_met(torch.sigmoid(found[kept]))
+    predicted = _reaching(met, torch.ones_like(present))
+    hits = _reaching(met, present)
+    precision = hits / (predicted + 1e-20)
+    recall = hits / (present.sum(dim=1, keepdim=True) + 1e-20)
+    scores = (1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)
+    return scores.nan_to_num(nan=0.0)
+
+
+def marked_pixels(logits: Float[Tensor, "frames 1 height width"]) -> int:
+    """Pixels of all frames whose sigmoid exceeds 0.5, which `refavs_s` counts; same argument."""
     found, _ = _frames(logits, logits)
-    return float((torch.sigmoid(found) > 0.5).double().mean().sqrt())
+    return int((torch.sigmoid(found) > 0.5).sum())
 
 
 def resize_target(mask: MaskLike) -> Float32[Tensor, "frames 1 256 256"]:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from metrics.arrays import MaskLike, as_foreground
+from metrics.packed import Bits, count, pack
 
 
 def region_j(pred: MaskLike, target: MaskLike) -> Float64[np.ndarray, "frames"]:
@@ -25,8 +26,11 @@ def region_j(pred: MaskLike, target: MaskLike) -> Float64[np.ndarray, "frames"]:
         Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR 2016.
     """
     found, truth = as_foreground(pred=pred, target=target)
-    shared = np.count_nonzero(found & truth, axis=(1, 2))
-    covered = np.count_nonzero(found | truth, axis=(1, 2))
-    scores = np.ones(len(covered))
-    np.divide(shared, covered, out=scores, where=covered > 0)
-    return scores
+    pairs = zip(found, truth, strict=True)
+    return np.array([frame_j(pack(one), pack(other)) for one, other in pairs], dtype=np.float64)
+
+
+def frame_j(pred: Bits, target: Bits) -> float:
+    """Intersection over union of two packed masks of one frame; see `region_j`."""
+    covered = count(pred | target)
+    return count(pred & target) / covered if covered else 1.0

@@ -8,12 +8,21 @@ never "equal" for A, and ``1 - 2`` wraps around to 255. `scale=255` is that scor
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 
 from metrics.arrays import MaskLike, as_array, as_foreground
+from metrics.packed import Bits, count, pack
+
+
+class Level(NamedTuple):
+    """Where an 8-bit picture has a certain value above 0."""
+
+    value: int
+    bits: Bits
 
 
 def revos_r(
@@ -39,9 +48,12 @@ def revos_r(
         ReVOS (VISA), arXiv:2407.11325; robustness as in its released scorer.
     """
     found, _, annotated = as_foreground(pred=pred, target=target, foreground=foreground)
-    stored, instances = _stored(found, scale), as_array(target).astype(np.uint8)
-    wrong = ((np.uint8(1) - instances) * stored).sum(axis=(1, 2), dtype=np.float64)
-    return np.asarray(np.maximum(1 - wrong / (np.count_nonzero(annotated, axis=(1, 2)) + 1e-6), 0))
+    instances = as_array(target).astype(np.uint8)
+    frames = zip(found, instances, annotated, strict=True)
+    return np.array(
+        [frame_r([Level(scale, pack(one))], levels(other), int(np.count_nonzero(area))) for one, other, area in frames],
+        dtype=np.float64,
+    )
 
 
 def revos_a(pred: MaskLike, target: MaskLike, *, scale: Literal[1, 255] = 255) -> Float64[np.ndarray, "frames"]:
@@ -62,8 +74,54 @@ def revos_a(pred: MaskLike, target: MaskLike, *, scale: Literal[1, 255] = 255) -
         ReVOS (VISA), arXiv:2407.11325; accuracy as in its released scorer.
     """
     found, _ = as_foreground(pred=pred, target=target)
-    return np.asarray((_stored(found, scale) == as_array(target).astype(np.uint8)).mean(axis=(1, 2)))
+    instances = as_array(target).astype(np.uint8)
+    pixels = found.shape[1] * found.shape[2]
+    frames = zip(found, instances, strict=True)
+    return np.array(
+        [frame_a([Level(scale, pack(one))], levels(other), pixels) for one, other in frames], dtype=np.float64
+    )
 
 
-def _stored(mask: np.ndarray, scale: int) -> UInt8[np.ndarray, "frames height width"]:
-    return mask.astype(np.uint8) * np.uint8(scale)
+def levels(picture: UInt8[np.ndarray, "height width"]) -> list[Level]:
+    """Take an 8-bit picture apart by value; the usual one, of 0 and one other value, costs next to nothing."""
+    highest = int(picture.max(initial=0))
+    if not highest:
+        return []
+    top, rest = pack(picture == highest), pack(picture)
+    if count(top) == count(rest):
+        return [Level(highest, top)]
+    values = np.flatnonzero(np.bincount(picture.ravel(), minlength=256))
+    return [Level(int(value), pack(picture == value)) for value in values if value]
+
+
+def frame_r(pred: Sequence[Level], target: Sequence[Level], area: int) -> float:
+    """Robustness of one frame; see `revos_r`.
+
+    Args:
+        pred: Stored values of the prediction.
+        target: Instances per pixel.
+        area: Pixels of all annotated objects.
+    """
+    wrong = 0
+    for stored, bits in pred:
+        left = count(bits)
+        for instances, others in target:
+            shared = count(bits & others)
+            wrong += shared * ((1 - instances) * stored % 256)
+            left -= shared
+        wrong += left * stored
+    return max(1 - wrong / (area + 1e-6), 0.0)
+
+
+def frame_a(pred: Sequence[Level], target: Sequence[Level], pixels: int) -> float:
+    """Accuracy of one frame; see `revos_a`.
+
+    Args:
+        pred: Stored values of the prediction.
+        target: Instances per pixel.
+        pixels: Of the frame.
+    """
+    covered = [level.bits for level in (*pred, *target)]
+    equal = pixels - (count(np.bitwise_or.reduce(covered)) if covered else 0)
+    equal += sum(count(one.bits & other.bits) for one in pred for other in target if one.value == other.value)
+    return equal / pixels

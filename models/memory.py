@@ -20,13 +20,19 @@ _CONTEXT_GB, _FRAGMENTS = 1.0, 0.05
 _LAYERS_UNDER_WAY = 3
 """Layers that are whole at the same time when they come and go: one that runs, one ahead, and a buffer."""
 _LOGIT_BYTES = 12
-"""Per logit of the update: three float32 tensors at a time."""
+"""Per logit: three float32 tensors at a time."""
+_CHUNK_OF_LOGITS = 2**25
+"""Logits that exist at a time in the update; what `grpo.chunked` allows."""
+_FIRST_CAPACITY = 64
+"""Room of a row's tokens that grows by doubling, at first; that of `grpo.decoder`."""
 _TEXT_TOKENS, _SOUND_TOKENS_PER_S = 600, 25
 
 SAM2_FRAME_GB = {"tiny": 0.26, "small": 0.29, "base_plus": 0.33, "large": 0.41}
 """Memory per frame that SAM2 encodes at a time, by size, counted on the meta device at 1024 pixels in bfloat16."""
 _SAM2_WEIGHTS = {"tiny": 39e6, "small": 46e6, "base_plus": 81e6, "large": 224e6}
 _SAM2_OBJECT_GB = 0.1
+_SAM2_KEPT_FRAME_GB = 0.0168
+"""Features of a frame that are kept, in float32: 32 x 256 x 256, 64 x 128 x 128 and 256 x 64 x 64."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,13 @@ class Segmenter:
         size: Of the released model: tiny, small, base_plus or large.
         frames_per_encode: Frames that are encoded at a time.
         objects_per_pass: Most objects that travel together.
+        kept_frames: Frames whose features are kept: those of a training clip, times the clips that are kept.
     """
 
     size: str = "large"
     frames_per_encode: int = 16
     objects_per_pass: int = 32
+    kept_frames: int = 10
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,10 @@ class Workload:
         compute_bytes: Bytes per number that is computed with: 2 in mixed precision.
         states: Numbers that the optimizer keeps per trained weight.
         group_size: Completions per prompt.
-        micro_batch_size: Completions per forward pass of the update.
+        is_shared: The engine computes a prompt once for all of its completions.
+        rollout_rows: Most completions that are sampled at a time.
+        micro_batch_tokens: Most tokens per forward and backward pass of the update.
+        is_merged: Rollouts sample from a copy of the layers that the adapter is folded into.
         prompts: Prompts per step on a device.
         prompt_tokens: Of a prompt, media included.
         max_new_tokens: Of a completion.
@@ -76,13 +87,31 @@ class Workload:
     compute_bytes: int = 2
     states: int = 2
     group_size: int = 8
-    micro_batch_size: int = 2
+    is_shared: bool = True
+    rollout_rows: int = 64
+    micro_batch_tokens: int = 16384
+    is_merged: bool = False
     prompts: int = 1
     prompt_tokens: int = 1500
     max_new_tokens: int = 800
     checkpointing: bool = True
     segmenter: Segmenter | None = field(default_factory=Segmenter)
     detector_bytes: int = 0
+
+    @property
+    def groups_at_once(self) -> int:
+        """Prompts whose completions are sampled at the same time."""
+        return min(self.prompts, max(1, self.rollout_rows // self.group_size)) if self.is_shared else 1
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of the longest forward and backward pass."""
+        row = self.prompt_tokens + self.max_new_tokens
+        if self.is_shared:
+            everything = self.prompts * (self.prompt_tokens + self.group_size * (self.max_new_tokens - 1))
+        else:
+            everything = self.prompts * self.group_size * row
+        return max(row, min(everything, self.micro_batch_tokens))
 
 
 @dataclass(frozen=True)
@@ -134,16 +163,19 @@ def plan_memory(sizes: ReasonerSizes, load: Workload) -> MemoryPlan:
     trained = 0.0 if load.offload else sizes.adapter * _TRAINED_BYTES / load.shards
     whole, under_way = _gathered(sizes, load)
     system_2, working = _system_2(load)
+    reading = _reading(sizes, load)
+    activations, logits = max(_training_pass(sizes, load), _checking_pass(sizes, load), key=sum)
     rows = {
         "base weights": (kept, kept, kept),
         "base weights, gathered": (whole, whole, under_way),
+        "base weights, merged": (float(sizes.decoder * load.base_bytes if load.is_merged else 0), 0.0, 0.0),
         "adapter weights": (trained, trained, trained),
         # Averaging gradients between whole copies needs a second one.
         "gradients": (0.0, 0.0, trained * (1 if load.is_sharded or load.devices == 1 else 2)),
         "optimizer": (trained * load.states, trained * load.states, trained * (load.states + 1)),
         "KV cache of the group": (_cache(sizes, load), 0.0, 0.0),
-        "activations": (_reading(sizes, load), _reading(sizes, load), _activations(sizes, load)),
-        "logits": (0.0, 0.0, load.micro_batch_size * load.max_new_tokens * sizes.vocabulary * float(_LOGIT_BYTES)),
+        "activations": (reading, reading, activations),
+        "logits": (0.0, 0.0, logits),
         "System 2": (system_2, system_2 + working, system_2),
     }
     held = {name: (a / GB, b / GB, c / GB) for name, (a, b, c) in rows.items()}
@@ -165,10 +197,19 @@ def _gathered(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
 
 
 def _cache(sizes: ReasonerSizes, load: Workload) -> float:
-    """Keys and values of all rows of a group, each with a prompt of its own."""
-    tokens = load.group_size * (load.prompt_tokens + load.max_new_tokens)
-    # Growing a layer's cache by a token copies it.
-    return 2.0 * load.compute_bytes * sizes.key_value * tokens * (sizes.layers + 1)
+    """Keys and values of the prompts and rows that are sampled at the same time."""
+    per_token = 2.0 * load.compute_bytes * sizes.key_value * sizes.layers
+    if not load.is_shared:
+        # Every row has a prompt of its own, and growing a layer's cache by a token copies it.
+        tokens = load.group_size * (load.prompt_tokens + load.max_new_tokens)
+        return per_token * tokens * (1 + 1 / sizes.layers)
+    rows = load.group_size * float(load.max_new_tokens)
+    if load.is_sharded and load.gather == "layer":
+        # No fixed places then: room is doubled, and copied meanwhile.
+        room = max(_FIRST_CAPACITY, 2 ** math.ceil(math.log2(load.max_new_tokens)))
+        rows = load.group_size * 1.5 * room
+    # A prompt that is read is there twice until it has its place.
+    return per_token * (load.groups_at_once * (load.prompt_tokens + rows) + load.prompt_tokens)
 
 
 def _reading(sizes: ReasonerSizes, load: Workload) -> float:
@@ -176,13 +217,24 @@ def _reading(sizes: ReasonerSizes, load: Workload) -> float:
     return _embeddings(sizes, load) + load.prompt_tokens * _working_per_token(sizes, load)
 
 
-def _activations(sizes: ReasonerSizes, load: Workload) -> float:
-    """What the backward pass of a micro-batch needs, and its own working memory in one layer."""
-    tokens = load.micro_batch_size * (load.prompt_tokens + load.max_new_tokens)
+def _training_pass(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
+    """What the backward pass of a micro-batch needs and works in, and its logits."""
     saved = saved_per_token(sizes) * load.compute_bytes / 2
     states = sizes.hidden * load.compute_bytes
     layers = sizes.layers * states + saved if load.checkpointing else sizes.layers * saved
-    return _embeddings(sizes, load) + tokens * (layers + _working_per_token(sizes, load))
+    activations = _embeddings(sizes, load) + load.pass_tokens * (layers + _working_per_token(sizes, load))
+    scored = load.pass_tokens * sizes.vocabulary
+    logits = min(scored, _CHUNK_OF_LOGITS) if load.is_shared else scored
+    return activations, float(logits * _LOGIT_BYTES)
+
+
+def _checking_pass(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
+    """One completion in the plain form and without gradients, which the shared engine is compared with."""
+    if not load.is_shared:
+        return 0.0, 0.0
+    row = load.prompt_tokens + load.max_new_tokens
+    activations = _embeddings(sizes, load) + row * _working_per_token(sizes, load)
+    return activations, float(load.max_new_tokens * sizes.vocabulary * _LOGIT_BYTES)
 
 
 def _embeddings(sizes: ReasonerSizes, load: Workload) -> float:
@@ -204,4 +256,5 @@ def _system_2(load: Workload) -> tuple[float, float]:
         encoding = load.segmenter.frames_per_encode * SAM2_FRAME_GB[size]
         following = min(load.segmenter.objects_per_pass, 2 * load.group_size) * _SAM2_OBJECT_GB
         working = max(encoding, following) * GB + 2 * _SAM2_WEIGHTS[size]
+        weights += load.segmenter.kept_frames * _SAM2_KEPT_FRAME_GB * GB
     return weights, working

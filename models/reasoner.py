@@ -228,6 +228,11 @@ class Reasoner(nn.Module):
         """An update: as far as weights are spread, those around the layers are whole inside the block."""
         return contextlib.nullcontext() if self._sharded is None else self._sharded.gathered_ends()
 
+    @property
+    def visited(self) -> ShardedModel | None:
+        """What decoder layers have to be entered and left through in rollouts; None where they are whole all along."""
+        return self._sharded if self._sharded is not None and self._sharded.is_visited else None
+
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """The base model inside the block: same weights, adapter off."""

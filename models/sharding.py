@@ -96,6 +96,7 @@ class ShardedModel:
         for layer, following in zip(self._decoder, self._decoder[1:], strict=False):
             layer.set_modules_to_forward_prefetch([following])
         self._is_settled = False
+        self._entered: nn.Module | None = None
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
@@ -103,20 +104,39 @@ class ShardedModel:
 
         All processes enter and leave together, whatever they do in between.
         """
-        held = [group for group in self._groups if self.sharding.gather == "model" or group not in set(self._decoder)]
+        held = [group for group in self._groups if not self.is_visited or group not in set(self._decoder)]
         # Weights that are gathered as inference tensors could never be trained on again.
         with torch.inference_mode(False), torch.no_grad(), self._held(held):
-            if self.sharding.gather == "model":
+            with self._in_step() if self.is_visited else contextlib.nullcontext():
                 yield
-            else:
-                with self._in_step():
-                    yield
 
     @contextlib.contextmanager
     def gathered_ends(self) -> Iterator[None]:
         """What lies around the layers is whole inside the block; layers come and go as they run."""
         with self._held([self._root]):
             yield
+
+    @property
+    def is_visited(self) -> bool:
+        """Decoder layers come and go in rollouts as well."""
+        return self.sharding.gather == "layer"
+
+    def enter(self, layer: nn.Module) -> None:
+        """Make a decoder layer whole until `leave`, for a rollout that calls its parts and not the layer itself.
+
+        Layers are entered in order, from the first to the last. Entering one again changes nothing.
+        """
+        if layer is self._entered:
+            return
+        if layer is self._decoder[0]:
+            self._anybody(True)
+        _fsdp(layer).unshard()
+        self._entered = layer
+
+    def leave(self, layer: nn.Module) -> None:
+        """Put a decoder layer away again."""
+        _fsdp(layer).reshard()
+        self._entered = None
 
     @contextlib.contextmanager
     def _held(self, groups: list[FSDPModule]) -> Iterator[None]:

@@ -26,6 +26,7 @@ from datamodules.avshapes.make import ensure_avshapes
 from datamodules.avshapes.recipes import LessonData
 from datamodules.avshapes.truth import Truth, read_truth
 from datamodules.base import ClipDataModule
+from datamodules.lessons import fullest_frames
 from datamodules.modules import RefAVSDataModule, ReVOSDataModule
 from datamodules.records import Clip, Keyframe, ParseReport, Plan, Rollout
 from grpo.engine import PlainEngine, SampleRequest
@@ -76,7 +77,8 @@ def measure(
         text = reasoner.decode(completion.ids)
         plan = parse_plan(text, fps=clip.frames.fps, frames=clip.frames.count, max_keyframes=reasoner.max_keyframes)
         rollouts.append(Rollout(clip, index, text, completion.ids, completion.logprobs, completion.is_truncated, plan))
-    oracle = Rollout(clip, 9, "", completions[0].ids, completions[0].logprobs, False, oracle_plan(clip, truth))
+    ideal = oracle_plan(clip, truth, reasoner.max_keyframes)
+    oracle = Rollout(clip, 9, "", completions[0].ids, completions[0].logprobs, False, ideal)
     filled = pipeline.fill([*rollouts, oracle], {"boxes", "masks"})
     totals = suite.score([filled[1:9]])[0].totals
     right = [all_right(rollout.plan, truth) for rollout in rollouts]
@@ -109,18 +111,18 @@ def evidence_auc(reasoner: Reasoner, *, lessons: int) -> dict[str, float]:
     return {name.removeprefix(prefix): value for name, value in found.items()}
 
 
-def oracle_plan(clip: Clip, truth: Truth) -> Plan:
-    """The frame that shows most of the target, and its true description; absent for a null clip."""
+def oracle_plan(clip: Clip, truth: Truth, keyframes: int) -> Plan:
+    """The frames that show most of the target, spread over the clip, with its true description; absent if null."""
     if clip.is_null or clip.masks is None:
         return Plan((), True, ParseReport(True))
-    frame = int(clip.masks.areas.sum(axis=1).argmax())
+    frames = fullest_frames(clip.masks.areas.sum(axis=1), keyframes)
     things = [truth.things[index] for index in truth.targets]
     words = f"the {things[0].name}"
     if len(things) > 1:
         words = f"the {things[0].color} things" if truth.color else f"the {things[0].shape}s"
-    return Plan(
-        (Keyframe(frame, words, frame / clip.frames.fps, (frame + 1) / clip.frames.fps),), False, ParseReport(True)
-    )
+    fps = clip.frames.fps
+    picks = tuple(Keyframe(frame, words, frame / fps, (frame + 1) / fps) for frame in frames)
+    return Plan(picks, False, ParseReport(True))
 
 
 def all_right(plan: Plan, truth: Truth) -> float:
@@ -196,7 +198,11 @@ def main() -> None:
     )
     for benchmark in options.benchmarks:
         data = modules[benchmark](
-            val_size=options.clips, glance_frames=10, glance_max_pixels=112**2, close_up_max_pixels=224**2
+            **({"fps": 1.0, "clip_frames": 10} if benchmark == "revos" else {}),
+            val_size=options.clips,
+            glance_frames=10,
+            glance_max_pixels=112**2,
+            close_up_max_pixels=224**2,
         )
         data.prepare_data()
         data.setup("validate")

@@ -15,7 +15,7 @@ from datamodules.avshapes.world import COLORS, SHAPES, UNSEEN_LOOKS, Scene, Thin
 _STAGGER_S = 0.5
 _SIZE_RATIO = 1.35
 _SIDE_GAP = 0.12
-_IN_VIEW = 0.3
+IN_VIEW = 0.3
 """Visible share of its outline from which on a thing counts as plainly there."""
 
 SOUND_VARIANTS: tuple[tuple[str, str], ...] = (
@@ -152,7 +152,7 @@ def size_facts(scene: Scene) -> list[Fact]:
 def position_facts(scene: Scene) -> list[Fact]:
     """The thing farthest to the left (right) on the first frame, where two or more things are plainly there."""
     there = [index for index, thing in enumerate(scene.things) if thing.presence != "enter"]
-    if len(there) < 2 or any(scene.visible[index][0] < _IN_VIEW for index in there):
+    if len(there) < 2 or any(scene.visible[index][0] < IN_VIEW for index in there):
         return []
     places = {index: scene.things[index].path[0][0] for index in there}
     found = [
@@ -208,7 +208,7 @@ def _only_within(scene: Scene, begin_s: float, end_s: float) -> int | None:
 
 def _others_in_view(scene: Scene, except_for: Sequence[int], frame: int) -> bool:
     """Whether every other thing is plainly there on a frame, so that none of them seems to come or go."""
-    return all(row[frame] >= _IN_VIEW for index, row in enumerate(scene.visible) if index not in except_for)
+    return all(row[frame] >= IN_VIEW for index, row in enumerate(scene.visible) if index not in except_for)
 
 
 def _outgrows(scene: Scene, areas: list[list[float]], index: int, other: int) -> bool:

@@ -18,7 +18,7 @@ from datamodules.avshapes.expressions import (
     refavs_null_expressions,
     revos_expressions,
 )
-from datamodules.avshapes.lessons import demonstrate, expression_questions, small_questions
+from datamodules.avshapes.lessons import MOTION, demonstrate, expression_questions, small_questions
 from datamodules.avshapes.marks import mark_clip
 from datamodules.avshapes.render import render_frames
 from datamodules.avshapes.scene import SHAPES, Scene, Thing, World, sample_scene
@@ -72,6 +72,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         demonstrations: Of these, how many are also answered in the answer form.
         world_questions: Plain questions per clip, at most.
         null_share: Share of the expressions whose target is not there.
+        noticed_absence: Share of the demonstrations for these that say so; the others name some thing.
         glance_side: Side of the frames in pixels.
         cells: Visual tokens per frame side; 0 leaves the marks out, and draws frames only when they are read.
         benchmarks: Which kinds of clips take turns: refavs, revos.
@@ -88,6 +89,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         demonstrations: int = 1,
         world_questions: int = 12,
         null_share: float = 0.4,
+        noticed_absence: float = 0.3,
         glance_side: int = 112,
         cells: int = 4,
         benchmarks: Sequence[str] = ("refavs", "revos"),
@@ -99,6 +101,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         }
         self.expressions, self.demonstrations = expressions, demonstrations
         self.world_questions, self.null_share = world_questions, null_share
+        self.noticed_absence = noticed_absence
         self.budget = FrameBudget(world.frames, glance_side**2, world.size**2)
         self.cells = cells
         self.benchmarks = tuple(benchmarks)
@@ -146,9 +149,15 @@ class LessonStream(IterableDataset[list[Lesson]]):
         questions = small_questions(scene, heard, rng)
         if benchmark == "revos":
             questions = [turn for turn in questions if turn.evidence not in _HEARD]
-        kept = [questions[i] for i in rng.permutation(len(questions))[: self.world_questions]]
+        # Motion takes comparing moments and is learned last, so it is asked about twice as often.
+        weight = np.array([2.0 if turn.evidence in MOTION else 1.0 for turn in questions])
+        count = min(self.world_questions, len(questions))
+        kept = [questions[i] for i in rng.choice(len(questions), size=count, replace=False, p=weight / weight.sum())]
         turns = kept + [turn for expression in chosen for turn in expression_questions(scene, expression)]
-        shown = [demonstrate(scene, expression, rng) for expression in chosen[: self.demonstrations]]
+        shown = [
+            demonstrate(scene, expression, rng, noticed_absence=self.noticed_absence)
+            for expression in chosen[: self.demonstrations]
+        ]
         return Lesson(clip, tuple(turns), tuple(shown), marks)
 
     def _mark(

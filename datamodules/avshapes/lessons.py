@@ -23,10 +23,15 @@ from datamodules.records import Segment
 NOT_THERE = "it is not there"
 """What the world questions answer about something that is not in the clip."""
 
+MOTION = frozenset(
+    {"world/moves", "world/appears", "world/leaves", "world/there at"}
+    | {f"world/what {what}" for what in ("moves", "does not move", "appears later", "leaves")}
+)
+"""World questions about what changes over the clip."""
+
 _IN_VIEW = 0.3
 _DESCRIPTION_FORMS = (("full", 0.25), ("color", 0.45), ("vague", 0.15), ("shape", 0.15))
 _SEGMENTS = (0.5, 0.35, 0.15)
-_NOTICED_ABSENCE = 0.3
 
 
 def small_questions(scene: Scene, heard: tuple[Thing, ...], rng: np.random.Generator) -> list[Turn]:
@@ -60,12 +65,21 @@ def expression_questions(scene: Scene, expression: Expression) -> list[Turn]:
     ]
 
 
-def demonstrate(scene: Scene, expression: Expression, rng: np.random.Generator) -> Demonstration:
-    """A rough answer to an expression; no segments say that the target is absent."""
+def demonstrate(
+    scene: Scene, expression: Expression, rng: np.random.Generator, *, noticed_absence: float
+) -> Demonstration:
+    """A rough answer to an expression; no segments say that the target is absent.
+
+    Args:
+        scene: What is seen.
+        expression: With its right targets.
+        rng: Chooses frames and words.
+        noticed_absence: Probability that an absent target is answered as such, 0..1; else some thing is named.
+    """
     text = clean(expression.text)
     targets = expression.targets
     if not targets:
-        if rng.random() < _NOTICED_ABSENCE:
+        if rng.random() < noticed_absence:
             return Demonstration(text, NOT_THERE, ())
         targets = (int(rng.integers(len(scene.things))),)
     thing = scene.things[targets[int(rng.integers(len(targets)))]]

@@ -21,8 +21,9 @@ from typing import TypeVar
 import joblib
 from tqdm import tqdm
 
-from datamodules.avshapes.settings import FORMAT_VERSION, RefavsSizes, Settings, make_settings
+from datamodules.avshapes.settings import FORMAT_VERSION, MevisSizes, RefavsSizes, Settings, make_settings
 from datamodules.avshapes.world import World
+from datamodules.avshapes.write_mevis import finish_mevis, mevis_jobs, write_mevis_clip
 from datamodules.avshapes.write_refavs import finish_refavs, refavs_jobs, write_refavs_clip
 from datamodules.avshapes.write_revos import finish_revos, revos_jobs, write_revos_clip
 
@@ -48,9 +49,9 @@ def ensure_avshapes(
     """Return the root of a generated benchmark, writing it first where it is not in the cache.
 
     Args:
-        benchmark: "refavs" or "revos".
+        benchmark: "refavs", "revos" or "mevis".
         seed: Non-negative; the same settings and seed give the same bytes.
-        sizes: Fields of `RefavsSizes` or `RevosSizes` that differ from the defaults.
+        sizes: Fields of `RefavsSizes`, `RevosSizes` or `MevisSizes` that differ from the defaults.
         world: The dials; None is the benchmark's own world.
         cache_dir: Where trees are kept; None is `omni-r1/avshapes` under $XDG_CACHE_HOME, or under ~/.cache.
         workers: Processes that write; None is one per core, at most 8.
@@ -127,6 +128,9 @@ def _write(settings: Settings, root: Path, workers: int) -> None:
     if isinstance(sizes, RefavsSizes):
         refavs = partial(write_refavs_clip, root=root, seed=seed, world=world, expressions=sizes.expressions)
         finish_refavs(root, _map(refavs, refavs_jobs(sizes), workers, settings.benchmark))
+    elif isinstance(sizes, MevisSizes):
+        mevis = partial(write_mevis_clip, root=root, seed=seed, world=world, sizes=sizes)
+        finish_mevis(root, _map(mevis, mevis_jobs(sizes), workers, settings.benchmark))
     else:
         revos = partial(write_revos_clip, root=root, seed=seed, world=world, sizes=sizes)
         finish_revos(root, _map(revos, revos_jobs(sizes), workers, settings.benchmark))

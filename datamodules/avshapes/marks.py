@@ -7,7 +7,7 @@ which color the thing has that is heard, which pitch the thing has that is seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,6 +19,11 @@ from datamodules.lessons import Mark
 _FITS = 0.35
 """Share of a cell that a thing covers if it is the cell's thing."""
 _DIGITS = tuple(str(digit) for digit in range(10))
+_COURSE, _MOTION, _PITCH, _LOUDNESS = ("start", "later"), ("still", "moves"), ("low", "highest"), ("quiet", "loudest")
+_SILENT = "silent"
+
+MARK_WORDS = (*_COURSE, *_MOTION, *_PITCH, *_LOUDNESS, _SILENT, *PITCH_WORDS, *COLORS)
+"""All words that marks choose from, digits aside; each has to be one token."""
 
 
 def mark_clip(
@@ -69,8 +74,8 @@ def _courses(scene: Scene, cover: Float[np.ndarray, "pairs things cells"]) -> tu
     ]
     moved = np.array([_has_moved(thing, len(cover)) for thing in scene.things])
     return (
-        _by_thing(owner, (" start", " later"), lambda _, thing: came[thing]),
-        _by_thing(owner, (" still", " moves"), lambda pair, thing: int(moved[thing, pair])),
+        _by_thing(owner, _inside(_COURSE), lambda _, thing: came[thing]),
+        _by_thing(owner, _inside(_MOTION), lambda pair, thing: int(moved[thing, pair])),
     )
 
 
@@ -100,10 +105,10 @@ def _sounds(
             colors[token] = list(COLORS).index(scene.things[visible].color)
     return (
         Mark("audio", _DIGITS, tokens // _TOKENS_PER_S % 10),
-        Mark("audio", tuple(f" {color}" for color in COLORS), colors),
+        Mark("audio", _inside(COLORS), colors),
         Mark("audio", _DIGITS[1:5], order),
-        Mark("audio", (" low", " highest"), highest),
-        Mark("audio", (" quiet", " loudest"), loudest),
+        Mark("audio", _inside(_PITCH), highest),
+        Mark("audio", _inside(_LOUDNESS), loudest),
     )
 
 
@@ -115,7 +120,7 @@ def _heard_so_far(
 ) -> tuple[Mark, ...]:
     """At every visual token of a thing: the pitch of its sound if it was heard before these frames, or silent."""
     per_pair = round(2 / scene.world.fps * _TOKENS_PER_S)
-    options = (" silent", *(f" {word}" for word in PITCH_WORDS))
+    options = _inside((_SILENT, *PITCH_WORDS))
 
     def pitch(pair: int, thing: int) -> int:
         before = {int(index) for index in sounding[: pair * per_pair] if index >= 0}
@@ -123,6 +128,11 @@ def _heard_so_far(
         return 1 + found[0].pitch if found and found[0] else 0
 
     return (_by_thing(_owner(cover), options, pitch),)
+
+
+def _inside(words: Iterable[str]) -> tuple[str, ...]:
+    """Words as they stand inside a sentence, after a space."""
+    return tuple(f" {word}" for word in words)
 
 
 def _owner(cover: Float[np.ndarray, "pairs things cells"]) -> Int[np.ndarray, "pairs cells"]:

@@ -77,6 +77,7 @@ class LessonData(L.LightningDataModule):
         demonstrations: Of these, how many are answered in the answer form.
         world_questions: Plain questions per clip, at most.
         null_share: Share of the expressions whose target is not there.
+        noticed_absence: Share of the demonstrations for these that say so; the others name some thing.
         val_steps: Held-out batches.
         seed: Of the scenes.
         workers: Processes that draw scenes while the model trains.
@@ -91,6 +92,7 @@ class LessonData(L.LightningDataModule):
         demonstrations: int = 1,
         world_questions: int = 12,
         null_share: float = 0.4,
+        noticed_absence: float = 0.3,
         val_steps: int = 10,
         seed: int = 2,
         workers: int = 1,
@@ -103,6 +105,7 @@ class LessonData(L.LightningDataModule):
             "demonstrations": demonstrations,
             "world_questions": world_questions,
             "null_share": null_share,
+            "noticed_absence": noticed_absence,
             "world": World(),
         }
         self.train = LessonStream(seed=seed, steps=steps, **asked)  # type: ignore[arg-type]

@@ -16,7 +16,11 @@ def describe_tree(root: Path) -> str:
     Args:
         root: Root of a generated benchmark.
     """
-    rows = _count_refavs(root) if (root / "metadata.csv").is_file() else _count_revos(root)
+    if (root / "metadata.csv").is_file():
+        rows = _count_refavs(root)
+    else:
+        is_revos = (root / "mask_dict.json").is_file()
+        rows = _count_revos(root) if is_revos else _count_mevis(root)
     width = max(len(split) for split, _, _ in rows)
     lines = [f"  {split:<{width}}  {clips:>5} clips  {_join(kinds)}" for split, clips, kinds in rows]
     return "\n".join([str(root), *lines])
@@ -44,4 +48,14 @@ def _count_revos(root: Path) -> list[tuple[str, int, Counter[str]]]:
         videos = json.loads((root / f"meta_expressions_{split}_.json").read_text(encoding="utf-8"))["videos"]
         types = (item["type_id"] for video in videos.values() for item in video["expressions"].values())
         rows.append((split, len(videos), Counter(_TYPE_NAMES[type_id] for type_id in types)))
+    return rows
+
+
+def _count_mevis(root: Path) -> list[tuple[str, int, Counter[str]]]:
+    rows = []
+    for path in sorted(root.glob("*/meta_expressions.json")):
+        videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
+        targets = (item.get("obj_id") for video in videos.values() for item in video["expressions"].values())
+        names = ("without masks" if ids is None else "one" if len(ids) == 1 else "several" for ids in targets)
+        rows.append((path.parent.name, len(videos), Counter(names)))
     return rows

@@ -11,9 +11,9 @@ from typing import Literal
 from datamodules.avshapes.world import World
 from datamodules.errors import ConfigError
 
-Benchmark = Literal["refavs", "revos"]
+Benchmark = Literal["refavs", "revos", "mevis"]
 
-BENCHMARKS: tuple[Benchmark, ...] = ("refavs", "revos")
+BENCHMARKS: tuple[Benchmark, ...] = ("refavs", "revos", "mevis")
 
 FORMAT_VERSION = 2
 """Raised whenever the same settings give other bytes, so that no cached tree is mistaken for a new one."""
@@ -21,8 +21,9 @@ FORMAT_VERSION = 2
 WORLDS: dict[Benchmark, World] = {
     "refavs": World(),
     "revos": World(distinct_shapes=False, sounding=(1.0,)),
+    "mevis": World(distinct_shapes=False, sounding=(1.0,), min_things=3, max_things=5),
 }
-"""The world of each benchmark; ReVOS has no sound."""
+"""The world of each benchmark; ReVOS and MeViS have no sound, and MeViS has more things to tell apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,30 @@ class RevosSizes:
     non_existent_every: int = 2
 
 
-Sizes = RefavsSizes | RevosSizes
+@dataclass(frozen=True, kw_only=True)
+class MevisSizes:
+    """How much MeViS is written.
 
-SIZES: dict[Benchmark, type[RefavsSizes] | type[RevosSizes]] = {"refavs": RefavsSizes, "revos": RevosSizes}
+    Attributes:
+        train: Training videos.
+        valid_u: Validation videos with masks, which scores are computed on.
+        valid: Validation videos without masks, which answers are submitted for.
+        expressions: Most expressions per video; fewer where a video has fewer valid ones.
+    """
+
+    train: int = 300
+    valid_u: int = 80
+    valid: int = 20
+    expressions: int = 4
+
+
+Sizes = RefavsSizes | RevosSizes | MevisSizes
+
+SIZES: dict[Benchmark, type[RefavsSizes] | type[RevosSizes] | type[MevisSizes]] = {
+    "refavs": RefavsSizes,
+    "revos": RevosSizes,
+    "mevis": MevisSizes,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +125,9 @@ def make_settings(
     """Fill in defaults and check everything, before anything is written.
 
     Args:
-        benchmark: "refavs" or "revos".
+        benchmark: "refavs", "revos" or "mevis".
         seed: Non-negative.
-        sizes: Fields of `RefavsSizes` or `RevosSizes` that differ from the defaults.
+        sizes: Fields of `RefavsSizes`, `RevosSizes` or `MevisSizes` that differ from the defaults.
         world: The dials; None is the benchmark's own world.
 
     Raises:
@@ -136,7 +158,7 @@ def _size_problems(benchmark: Benchmark, changes: dict[str, int]) -> list[str]:
     unknown = sorted(set(changes) - set(valid))
     problems = [f"Unknown size {name!r}; {benchmark} has {', '.join(valid)}." for name in unknown]
     problems += [f"size {name} must be 0 or more, found {count}." for name, count in changes.items() if count < 0]
-    splits = [name for name in valid if name in ("train", "val", "valid") or name.startswith("test")]
+    splits = [name for name in valid if name in ("train", "val", "valid", "valid_u") or name.startswith("test")]
     if not any({**valid, **changes}[name] for name in splits):
         problems.append(f"Every split is empty; set one of {', '.join(splits)} above 0.")
     return problems

@@ -138,9 +138,9 @@ def finish_revos(root: Path, results: Sequence[RevosResult]) -> None:
     """Write the tables once every video is there."""
     for split in SPLITS:
         videos = {result.video: result.meta for result in results if result.split == split}
-        _dump(root / f"meta_expressions_{split}_.json", {"videos": videos})
-    _dump(root / "mask_dict.json", {key: mask for result in results for key, mask in result.masks.items()})
-    _dump(root / "mask_dict_foreground.json", {result.video: result.foreground for result in results})
+        dump_json(root / f"meta_expressions_{split}_.json", {"videos": videos})
+    dump_json(root / "mask_dict.json", {key: mask for result in results for key, mask in result.masks.items()})
+    dump_json(root / "mask_dict_foreground.json", {result.video: result.foreground for result in results})
     write_truth(root, (truth for result in results for truth in result.truths))
 
 
@@ -193,5 +193,6 @@ def _encode(mask: Bool[np.ndarray, "height width"]) -> Rle:
     return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
 
 
-def _dump(path: Path, content: object) -> None:
+def dump_json(path: Path, content: object) -> None:
+    """Write a table without spaces, the same bytes on every machine."""
     path.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8", newline="\n")

@@ -98,7 +98,7 @@ def module(weights: Path, **settings: Any) -> GRPOModule:
         rewards={"low": LowTokens(), "boxes": NeedsBoxes()},
         kind=HalfReadable,
         updates_per_rollout=2,
-        micro_batch_size=3,
+        micro_batch_tokens=200,
         sampling=Sampling(max_new_tokens=12),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
         **settings,

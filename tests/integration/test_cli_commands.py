@@ -111,7 +111,7 @@ def test_test_and_validate_write_tables(
 def test_predict_takes_a_video_and_an_expression(command: Command, finished: Finished, tmp_path: Path) -> None:
     video = write_video(tmp_path / "my clip.mp4")
     run = finished.folder
-    question = [f"--data.predict_video={video}", "--data.predict_expression=the star"]
+    question = [f"--data.video={video}", "--data.expression=the star"]
     assert command(["predict", f"--config={run / 'config.yaml'}", *question]) == 0
     folder = run.parent / "predict_0" / "video_my_clip"
     plan = json.loads((folder / "plan.json").read_text())

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SETTINGS = {
     "grpo": {},
     "dapo": {"loss_type": "dapo", "scale_rewards": "batch", "beta": 0.0, "skip_zero_advantage": True},
-    "gspo": {"importance_level": "sequence", "micro_batch_size": 3, "updates_per_rollout": 2},
+    "gspo": {"importance_level": "sequence", "micro_batch_tokens": 200, "updates_per_rollout": 2},
 }
 
 

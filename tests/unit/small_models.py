@@ -1,4 +1,4 @@
-"""Small real objects that several test packages need: random thinkers, and clips made of arrays."""
+"""Small real objects that several test packages need: random thinkers, clips made of arrays, prompts of noise."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import torch
 
 from datamodules.masks import MaskTrack
 from datamodules.records import Clip, FrameBudget, Frames
+from models.processing import EncodedPrompt
 from models.reasoner import LoRA, Reasoner
 from models.thinker import decoder_of
 from models.tiny.reasoner import TinySizes, build_processor, build_thinker, build_tokenizer
@@ -55,6 +56,8 @@ def random_reasoner(
     adapter_scale: float = 0.05,
     dropout: float = 0.0,
     gradient_checkpointing: bool = False,
+    key_value_heads: int = 1,
+    layers: int = 2,
 ) -> Reasoner:
     """A random thinker of the released classes, two layers deep, whose adapter already differs from zero.
 
@@ -64,9 +67,19 @@ def random_reasoner(
         adapter_scale: Standard deviation of the adapter's second matrices; 0 leaves the adapter without effect.
         dropout: In the adapter.
         gradient_checkpointing: As in `Reasoner`.
+        key_value_heads: Heads of keys, beside twice as many of queries.
+        layers: Decoder layers.
     """
     tokenizer = build_tokenizer(["find the red circle"], vocabulary=270)
-    sizes = TinySizes(hidden=64, layers=2, heads=2, key_value_heads=1, feed_forward=96, vision_layers=1, audio_layers=1)
+    sizes = TinySizes(
+        hidden=64 * key_value_heads,
+        layers=layers,
+        heads=2 * key_value_heads,
+        key_value_heads=key_value_heads,
+        feed_forward=96,
+        vision_layers=1,
+        audio_layers=1,
+    )
     thinker = build_thinker(tokenizer, sizes, seed=seed)
     decoder_of(thinker).norm.weight.data.mul_(gain)
     reasoner = Reasoner(
@@ -79,3 +92,13 @@ def random_reasoner(
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=adapter_scale)
     return reasoner
+
+
+def random_prompt(reasoner: Reasoner, length: int, *, seed: int = 0) -> EncodedPrompt:
+    """A prompt of noise whose three axes of positions run apart, as those of sound and frames do."""
+    generator = torch.Generator().manual_seed(seed)
+    width = reasoner.embed_tokens.weight.shape[1]
+    embeddings = torch.randn(1, length, width, generator=generator) * reasoner.embed_tokens.weight.std().item()
+    positions = torch.randint(0, 3, (3, 1, length), generator=generator).cumsum(dim=2)
+    ids = torch.zeros(1, length, dtype=torch.long)
+    return EncodedPrompt(f"prompt {seed}", ids, embeddings, positions, int(positions.max()) + 1)

@@ -38,6 +38,9 @@ ONLY_RECORDS = {"rewards", "metrics", "models", "grpo"}
 """Packages that may take records and errors from `datamodules`, but no reader."""
 RECORD_MODULES = {"datamodules.records", "datamodules.errors", "datamodules.masks"}
 
+PROGRAMS = ("models/tiny/", "metrics/score/")
+"""Commands that read data themselves; nothing else in their packages may import them."""
+
 WITHOUT_LIGHTNING = ("grpo", "rewards", "models", "metrics")
 
 SWALLOWED = re.compile(r"\bexcept(?: Exception| BaseException)?:|\bexcept \(?(?:Base)?Exception\b")
@@ -106,7 +109,13 @@ def test_what_computes_knows_records_and_no_reader(package: str) -> None:
         for module in our_imports(path)
         if module.startswith("datamodules.") and not any(module.startswith(allowed) for allowed in RECORD_MODULES)
     }
-    assert not {(file, module) for file, module in wrong if not file.startswith("models/tiny/")}
+    assert not {(file, module) for file, module in wrong if not file.startswith(PROGRAMS)}
+
+
+def test_the_scorer_is_used_by_no_other_code() -> None:
+    """It stands on readers and metrics, and neither may stand on it."""
+    users = {name(path) for path in sources() for module in our_imports(path) if module.startswith("metrics.score.")}
+    assert {user for user in users if not user.startswith("metrics/score/")} == set()
 
 
 @pytest.mark.parametrize("package", WITHOUT_LIGHTNING)

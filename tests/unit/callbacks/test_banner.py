@@ -12,7 +12,7 @@ from grpo.settings import GRPOSettings
 
 class Module(nn.Module):
     updates_per_batch = 2
-    grpo = GRPOSettings(group_size=8, updates_per_rollout=2, micro_batch_size=4)
+    grpo = GRPOSettings(group_size=8, updates_per_rollout=2, micro_batch_tokens=4096)
 
     def __init__(self, path: str = "weights/tiny/reasoner") -> None:
         super().__init__()

@@ -9,7 +9,8 @@ from callbacks.curves import LAYOUT, CurveGroups
 LOGGED = (
     "reward", "reward_std", "frac_reward_zero_std", "rewards/format/mean", "kl", "entropy", "grad_norm", "lr",
     "clip_ratio/low_mean", "completions/mean_length", "completions/parse_failures", "val/jf", "val/reward",
-    "val/null_accuracy", "time/rollout_s", "num_tokens",
+    "val/null_accuracy", "time/rollout_s", "num_tokens", "throughput/prompt_tokens_per_s",
+    "throughput/waiting_share", "memory/peak_gb",
 )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpoint
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_runs_every_stage(refavs_root, tmp_path):
     video = write_video(tmp_path / "v.mp4", sound_s=10.0)
-    data = RefAVSDataModule(str(refavs_root), predict_video=str(video), predict_expression="The tone.")
+    data = RefAVSDataModule(str(refavs_root), video=str(video), expression="The tone.")
     trainer, module = L.Trainer(max_epochs=1, **QUIET), Counting()
 
     trainer.fit(module, datamodule=data)
@@ -61,12 +61,27 @@ def test_predicting_needs_no_benchmark(tmp_path):
     video = str(write_video(tmp_path / "v.mp4"))
     made = {"avshapes_cache": str(tmp_path / "cache")}
     for settings in ({"root": str(tmp_path / "nothing")}, made):
-        data = ReVOSDataModule(predict_video=video, predict_expression="it", eval_clip_frames=7, **settings)
+        data = ReVOSDataModule(video=video, expression="it", eval_clip_frames=7, **settings)
         assert L.Trainer(**QUIET).predict(Counting(), datamodule=data) == [[("it", 7, None)]]
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("settings", [{}, {"predict_video": "v.mp4"}, {"predict_expression": "it"}])
-def test_predicting_without_a_video_or_expression_names_the_flags(settings):
-    with pytest.raises(ConfigError, match=r"--data\.predict_video FILE --data\.predict_expression"):
+@pytest.mark.parametrize(
+    "settings", [{"video": "v.mp4"}, {"expression": "it"}, {"video": "v.mp4", "expression": " . "}, {"video": ""}]
+)
+def test_half_a_question_about_a_video_names_the_flags(settings):
+    with pytest.raises(ConfigError, match=r"--data\.video FILE --data\.expression .* or neither for the test splits"):
         RefAVSDataModule(**settings).predict_dataloader()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_video_the_test_splits_are_predicted_on_without_ground_truth(refavs_root):
+    class Predicting(Counting):
+        def predict_step(self, batch, batch_idx, dataloader_idx):
+            return [(clip.split, clip.kind, clip.is_null, clip.masks, clip.expression_id) for clip in batch]
+
+    data = RefAVSDataModule(str(refavs_root), test_splits=["test_u", "test_n"])
+    assert L.Trainer(**QUIET).predict(Predicting(), datamodule=data) == [
+        [[("test_u", "test_u", False, None, "00009_saw_4"), ("test_u", "test_u", False, None, "00010_saw_4")]],
+        [[("test_n", "test_n", False, None, "00012_null_1")]],
+    ]

@@ -7,7 +7,8 @@ import pytest
 from benchmark_trees import LEFT, OVIS, RIGHT, SIZE, STILL, TAO, UVO, edit_json
 
 from datamodules.errors import MediaError
-from datamodules.revos import ReVOS, ReVOSVideos
+from datamodules.questions import QuestionRounds
+from datamodules.revos import ReVOS
 
 
 def level(clip, frame):
@@ -213,7 +214,7 @@ def test_making_readers_and_clips_opens_no_media_and_no_masks(revos_root, no_med
     questions = ReVOS(revos_root, split="train")
 
     assert len(list(questions)) == 6
-    assert len(list(ReVOSVideos(questions))) == 2
+    assert len(list(QuestionRounds(questions))) == 2
 
 
 def test_clips_travel_with_what_was_read_and_without_the_mask_files(revos_root):
@@ -229,7 +230,7 @@ def test_clips_travel_with_what_was_read_and_without_the_mask_files(revos_root):
 
 
 def test_training_asks_every_question_of_a_video_before_any_again(revos_root):
-    reader = ReVOSVideos(ReVOS(revos_root, split="train"), seed=3)
+    reader = QuestionRounds(ReVOS(revos_root, split="train"), seed=3)
     asked = [
         [reader.clip(0, visit=visit).expression_id for visit in range(3 * turn, 3 * turn + 3)] for turn in range(20)
     ]
@@ -239,9 +240,9 @@ def test_training_asks_every_question_of_a_video_before_any_again(revos_root):
 
 
 def test_what_a_visit_asks_depends_on_seed_video_and_visit_alone(revos_root):
-    every = ReVOSVideos(ReVOS(revos_root, split="train"), seed=3)
-    alone = ReVOSVideos(ReVOS(revos_root, split="train", videos={TAO}), seed=3)
-    other = ReVOSVideos(ReVOS(revos_root, split="train", videos={TAO}), seed=4)
+    every = QuestionRounds(ReVOS(revos_root, split="train"), seed=3)
+    alone = QuestionRounds(ReVOS(revos_root, split="train", videos={TAO}), seed=3)
+    other = QuestionRounds(ReVOS(revos_root, split="train", videos={TAO}), seed=4)
 
     asked, again, changed = (
         [reader.clip(index, visit=visit).id for visit in range(40)]
@@ -255,16 +256,16 @@ def test_videos_of_one_frame_are_left_out_of_training(revos_root):
     questions = ReVOS(revos_root, split="train")
 
     assert STILL in {clip.video for clip in questions}
-    assert {clip.video for clip in ReVOSVideos(questions)} == {UVO, TAO}
+    assert {clip.video for clip in QuestionRounds(questions)} == {UVO, TAO}
 
 
 def test_questions_with_and_without_a_target_can_be_kept_apart(revos_root):
-    reader = ReVOSVideos(ReVOS(revos_root, split="train"), separates_nulls=True)
+    reader = QuestionRounds(ReVOS(revos_root, split="train"), separates_nulls=True)
 
     assert reader.nulls == (False, True, False)
     for index, is_null in enumerate(reader.nulls):
         assert {reader.clip(index, visit=visit).is_null for visit in range(8)} == {is_null}
-    assert Counter(ReVOSVideos(ReVOS(revos_root, split="train")).nulls) == {False: 2}
+    assert Counter(QuestionRounds(ReVOS(revos_root, split="train")).nulls) == {False: 2}
 
 
 def test_an_unknown_split_is_refused(revos_root):

@@ -103,7 +103,7 @@ def test_a_file_without_sound_is_silent(tmp_path):
 
 
 def test_a_missing_file_is_named_with_the_flag(tmp_path):
-    with pytest.raises(MediaError, match=r"there is no video file .*nothing\.mp4.*--data\.predict_video"):
+    with pytest.raises(MediaError, match=r"there is no video file .*nothing\.mp4.*--data\.video"):
         video_clip(tmp_path / "nothing.mp4", "it")
 
 

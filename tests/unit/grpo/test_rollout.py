@@ -3,8 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datamodules.errors import ConfigError
-from grpo.engine import PlainEngine, SampleRequest, build_engine
+from grpo.engine import PlainEngine, SampleRequest
 from grpo.noise import noise_key
 from grpo.rollout import Completion, evaluation_mode, rollout
 from grpo.sampling import Sampling
@@ -128,8 +127,3 @@ def test_position_of_the_completion_matters(make_reasoner, make_clip):
     pair = [rollout(reasoner, e, [0], Sampling(max_new_tokens=4, temperature=0.0))[0] for e in (encoded, shifted)]
     assert (pair[0].logprobs[:1] - pair[1].logprobs[:1]).abs().max() < 1e-6
     assert (pair[0].logprobs[1:2] - pair[1].logprobs[1:2]).abs().max() > 1e-3
-
-
-def test_unknown_engine():
-    with pytest.raises(ConfigError, match=r"model\.grpo\.engine: expected one of plain, found 'warp'"):
-        build_engine("warp")

@@ -12,10 +12,18 @@ def test_a_group_of_one_is_refused_with_the_flag():
 def test_all_problems_are_named_at_once():
     with pytest.raises(ConfigError) as caught:
         GRPOSettings(
-            updates_per_rollout=0, micro_batch_size=0, beta=-1.0, epsilon=1.0, epsilon_high=0.0, max_grad_norm=-1.0
+            updates_per_rollout=0,
+            micro_batch_tokens=0,
+            beta=-1.0,
+            epsilon=1.0,
+            epsilon_high=0.0,
+            max_grad_norm=-1.0,
+            rollout_rows=0,
+            check_every=-1,
         )
-    for name in ("updates_per_rollout", "micro_batch_size", "beta", "epsilon ", "epsilon_high", "max_grad_norm"):
-        assert f"model.grpo.{name}" in str(caught.value)
+    names = "updates_per_rollout micro_batch_tokens beta epsilon epsilon_high max_grad_norm rollout_rows check_every"
+    for name in names.split():
+        assert f"model.grpo.{name} is" in str(caught.value)
 
 
 def test_epsilon_high_follows_epsilon_unless_set():

@@ -142,8 +142,8 @@ def test_wrong_settings_are_named_together_before_anything_is_written(tmp_path):
 
 
 def test_an_unknown_benchmark_is_refused():
-    with pytest.raises(ConfigError, match="benchmark must be one of refavs, revos, found 'mevis'"):
-        make_settings("mevis")
+    with pytest.raises(ConfigError, match="benchmark must be one of refavs, revos, mevis, found 'ytvos'"):
+        make_settings("ytvos")
 
 
 def test_an_empty_benchmark_is_refused():

@@ -75,6 +75,8 @@ def test_masks_are_disjoint_and_match_the_colors(seen_scenes, revos_scenes):
                 core = binary_erosion(mask, iterations=2) & ~others
                 assert (frame[core] == COLORS[thing.color]).all()
             ground = ~binary_dilation(row.any(axis=0), iterations=4)
+            # A thing that has just left still tints the pixels along the edge.
+            ground[[0, -1]] = ground[:, [0, -1]] = False
             assert (np.abs(frame[ground].astype(int) - scene.background) <= scene.world.grain + 1).all()
 
 

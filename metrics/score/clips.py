@@ -1,0 +1,116 @@
+"""Scores of predicted PNG folders for Ref-AVS: `<predictions>/<clip>/<row>_<category>_<n>/<frame>.png`.
+
+The benchmark's program keeps no predictions, so there is no layout of its own. This one has the form of the other
+benchmarks'; the row number is in it because a uid may stand for two rows. Folders that are named by uid are taken too:
+`<predictions>/<uid>` or `<predictions>/<clip>/<category>_<n>`. Pictures have the size of the ground truth, or are
+256 x 256, the size at which the benchmark scores; frames are called 00000 to 00009, or 0 to 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+
+from datamodules.media import read_mask
+from datamodules.refavs import FRAME_COUNT, Row
+from metrics.refavs import SIZE, hard_logits, resize_target
+from metrics.refavs_scores import refavs_parts
+from metrics.score.answers import Answer, Oddity, Problem, UnusableAnswer
+from metrics.score.pictures import read_picture
+
+_AT_256 = (SIZE, SIZE)
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """One row of the table to score.
+
+    Attributes:
+        row: The row.
+        base: Folder that holds `gt_mask`.
+        predictions: Folder that holds the predictions of the row's split.
+    """
+
+    row: Row
+    base: Path
+    predictions: Path
+
+    @property
+    def name(self) -> str:
+        """The expression, as `<clip>/<row>_<category>_<n>`."""
+        return f"{self.row.folder}/{self.row.number:05d}_{self.row.name}"
+
+
+def answer_folders(predictions: Path, row: Row) -> Iterator[Path]:
+    """Where the prediction for a row may lie, the unambiguous place first."""
+    yield predictions / row.folder / f"{row.number:05d}_{row.name}"
+    yield predictions / row.folder / row.name
+    yield predictions / row.uid
+
+
+def score_row(job: ClipJob) -> Answer:
+    """Score one row.
+
+    Args:
+        job: Which one.
+
+    Raises:
+        MediaError: The ground truth is damaged; that is no fault of the predictions.
+    """
+    row = job.row
+    oddities: dict[Oddity, str] = {}
+    described = {"split": row.split, "group": row.split, "position": row.number, "objects": int(not row.is_null)}
+    answer = Answer(name=job.name, frames=FRAME_COUNT, **described)  # type: ignore[arg-type]
+    try:
+        pred = _predicted(job, oddities)
+        if row.is_null:
+            # Never the masks on disk: the folder of a null row's raw clip shows another, real object.
+            resized, target = resize_target(pred), torch.zeros(FRAME_COUNT, 1, *_AT_256)
+        else:
+            truth = _truth(job)
+            if pred.shape[1:] not in (truth.shape[1:], _AT_256):
+                raise UnusableAnswer(
+                    Problem.WRONG_SIZE,
+                    f"pictures are {pred.shape[1]}x{pred.shape[2]}, expected the ground truth's"
+                    f" {truth.shape[1]}x{truth.shape[2]} or {SIZE}x{SIZE}",
+                )
+            resized, target = resize_target(pred), resize_target(truth)
+    except UnusableAnswer as error:
+        found = {"problem": error.problem, "detail": error.detail}
+        return Answer(**{**vars(answer), **found, "oddities": tuple(oddities.items())})
+    parts = refavs_parts(hard_logits(resized), target)
+    return Answer(**{**vars(answer), "parts": parts, "oddities": tuple(oddities.items())})
+
+
+def _predicted(job: ClipJob, oddities: dict[Oddity, str]) -> Bool[np.ndarray, "frames height width"]:
+    folder = next((path for path in answer_folders(job.predictions, job.row) if path.is_dir()), None)
+    if folder is None:
+        kind = Problem.NO_EXPRESSION if (job.predictions / job.row.folder).is_dir() else Problem.NO_VIDEO
+        raise UnusableAnswer(kind, str(next(answer_folders(job.predictions, job.row))))
+    masks: list[Bool[np.ndarray, "height width"]] = []
+    for frame in range(FRAME_COUNT):
+        long, short = folder / f"{frame:05d}.png", folder / f"{frame}.png"
+        path = short if short.is_file() and not long.is_file() else long
+        picture, found = read_picture(path)
+        for oddity in found:
+            oddities.setdefault(oddity, str(path))
+        if masks and picture.shape != masks[0].shape:
+            shapes = f"{picture.shape[0]}x{picture.shape[1]}, the first one {masks[0].shape[0]}x{masks[0].shape[1]}"
+            raise UnusableAnswer(Problem.WRONG_SIZE, f"{path} is {shapes}")
+        masks.append(picture != 0)
+    return np.stack(masks)
+
+
+def _truth(job: ClipJob) -> Float32[torch.Tensor, "frames height width"]:
+    folder = job.base / "gt_mask" / job.row.folder / f"fid_{job.row.fid}"
+    masks = [read_mask(folder / f"{frame:05d}.png", None, clip_id=job.name) for frame in range(FRAME_COUNT)]
+    sizes = {mask.shape for mask in masks}
+    if len(sizes) == 1:
+        return torch.from_numpy(np.stack(masks)).float()
+    # Each picture is resized by itself, so differing sizes are no problem for the benchmark.
+    return torch.cat([resize_target(mask[None]) for mask in masks])[:, 0]

@@ -1,0 +1,45 @@
+"""Predicted masks from picture files, as the official programs read them: one channel of 8 bits.
+
+Whatever is stored becomes gray by the usual weights of the colors, without its alpha channel; of 16 bits the upper 8
+are kept. Every value but 0 is foreground.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from datamodules.media import BROKEN_IMAGE
+from metrics.score.answers import Oddity, Problem, UnusableAnswer
+
+_GRAY = ("1", "L")
+
+
+def read_picture(path: Path) -> tuple[UInt8[np.ndarray, "height width"], list[Oddity]]:
+    """Read one predicted mask.
+
+    Args:
+        path: The picture.
+
+    Returns:
+        Stored values, and what is odd about the file (not what is odd about the values).
+
+    Raises:
+        UnusableAnswer: The file is missing, cut off or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            oddities = [] if image.format == "PNG" else [Oddity.NOT_PNG]
+            if image.mode.startswith("I"):
+                return (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8), oddities
+            if image.mode not in _GRAY:
+                oddities.append(Oddity.COLOR)
+            return np.asarray(image if image.mode == "L" else image.convert("L")), oddities
+    except FileNotFoundError:
+        raise UnusableAnswer(Problem.NO_FRAME, str(path)) from None
+    except BROKEN_IMAGE as error:
+        raise UnusableAnswer(Problem.UNREADABLE, f"{path} ({type(error).__name__}: {error})") from error

@@ -15,7 +15,7 @@ from torch import nn
 from lightning_modules.sharded_strategy import ShardedStrategy
 from models.loading import find_weights
 from models.memory import PHASES, MemoryPlan, Segmenter, Workload, plan_memory, prompt_tokens
-from models.sizes import ReasonerSizes, find_config, measure
+from models.sizes import ReasonerSizes, sizes_of
 
 _SAM2_SIZE = re.compile(r"hiera[-_](tiny|small|base[-_]plus|large|t|s|b\+|l)")
 _SAM2_SHORT = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
@@ -76,7 +76,7 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
     """
     reasoner, settings = module.reasoner, module.grpo
     path = find_weights(reasoner.path, flag="model.reasoner.path", required=[("config.json",)])
-    sizes = measure(find_config(path), reasoner.lora)
+    sizes = sizes_of(path, reasoner.lora)
     is_sharded = isinstance(strategy, ShardedStrategy)
     shards = devices if is_sharded and strategy.shard_size == "all" else getattr(strategy, "shard_size", 1)
     has_sound = getattr(data, "task", "") not in _SILENT
@@ -133,14 +133,17 @@ def _changes(load: Workload) -> list[tuple[str, dict[str, Any]]]:
     layerwise, offloaded = {"is_sharded": True, "gather": "layer"}, {"is_sharded": True, "offload": True}
     cuts, segmenter = load.segmenter is not None and load.segmenter.frames_per_encode > 4, load.segmenter
     few = {"segmenter": replace(segmenter, frames_per_encode=4)} if segmenter else {}
+    # The first divides prompts from each other; smaller ones divide groups, whose prompt is then computed again.
+    passes: list[tuple[bool, str, dict[str, Any]]] = [
+        (load.pass_tokens > size, f"--model.grpo.micro_batch_tokens {size}", {"micro_batch_tokens": size})
+        for size in (8192, 4096, 2048)
+    ]
     every: list[tuple[bool, str, dict[str, Any]]] = [
         (load.is_merged, "--model.grpo.merge_adapter null", {"is_merged": False}),
         (load.groups_at_once > 1, f"--model.grpo.rollout_rows {load.group_size}", {"rollout_rows": load.group_size}),
-        *(
-            (load.pass_tokens > size, f"--model.grpo.micro_batch_tokens {size}", {"micro_batch_tokens": size})
-            for size in (8192, 4096, 2048)
-        ),
+        passes[0],
         (not load.checkpointing, "--model.reasoner.gradient_checkpointing true", {"checkpointing": True}),
+        *passes[1:],
         (cuts, "--model.propagator.frames_per_encode 4", few),
         (load.base_bytes == 4, "--model.reasoner.dtype bfloat16", {"base_bytes": 2}),
         (load.compute_bytes == 4, "--trainer.precision bf16-mixed", {"compute_bytes": 2}),

@@ -1,8 +1,8 @@
 """What a run needs on each device, part by part, before anything is loaded.
 
 The figures are sums of what is known to be held at the same time in the three parts of a step that differ: rollout,
-System 2 and update. What autograd saves per token of a decoder layer was fitted to what it does save for the real
-layers (bfloat16 base, float32 adapter, mixed precision); a test holds the fit. GB are 1e9 bytes.
+System 2 and update. What autograd saves per token of a decoder layer was counted on the real layers (bfloat16 base,
+float32 adapter, mixed precision, shared engine) at several widths; a test counts again. GB are 1e9 bytes.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def prompt_tokens(
 
 def saved_per_token(sizes: ReasonerSizes) -> float:
     """Bytes that autograd saves per token in one decoder layer with an adapter on all its linear layers."""
-    return 23.3 * sizes.hidden + 8.7 * sizes.feed_forward + 3.7 * sizes.key_value + 44.8 * sizes.rank
+    return 24.0 * sizes.hidden + 8.0 * sizes.feed_forward + 4.0 * sizes.key_value + 14.0 * sizes.rank
 
 
 def plan_memory(sizes: ReasonerSizes, load: Workload) -> MemoryPlan:
@@ -219,10 +219,12 @@ def _reading(sizes: ReasonerSizes, load: Workload) -> float:
 
 def _training_pass(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
     """What the backward pass of a micro-batch needs and works in, and its logits."""
-    saved = saved_per_token(sizes) * load.compute_bytes / 2
-    states = sizes.hidden * load.compute_bytes
-    layers = sizes.layers * states + saved if load.checkpointing else sizes.layers * saved
-    activations = _embeddings(sizes, load) + load.pass_tokens * (layers + _working_per_token(sizes, load))
+    # Mixed precision converts the adapter, and saves what it has converted.
+    converted = 2.0 * sizes.adapter / sizes.layers if load.compute_bytes == 2 else 0.0
+    saved = load.pass_tokens * saved_per_token(sizes) * load.compute_bytes / 2 + converted
+    entries = load.pass_tokens * sizes.layers * sizes.hidden * float(load.compute_bytes)
+    layers = entries + saved if load.checkpointing else sizes.layers * saved
+    activations = _embeddings(sizes, load) + layers + load.pass_tokens * _working_per_token(sizes, load)
     scored = load.pass_tokens * sizes.vocabulary
     logits = min(scored, _CHUNK_OF_LOGITS) if load.is_shared else scored
     return activations, float(logits * _LOGIT_BYTES)

@@ -106,9 +106,9 @@ class ShardedModel:
         """
         held = [group for group in self._groups if not self.is_visited or group not in set(self._decoder)]
         # Weights that are gathered as inference tensors could never be trained on again.
-        with torch.inference_mode(False), torch.no_grad(), self._held(held):
-            with self._in_step() if self.is_visited else contextlib.nullcontext():
-                yield
+        together = self._in_step() if self.is_visited else contextlib.nullcontext()
+        with torch.inference_mode(False), torch.no_grad(), self._held(held), together:
+            yield
 
     @contextlib.contextmanager
     def gathered_ends(self) -> Iterator[None]:
@@ -128,9 +128,10 @@ class ShardedModel:
         """
         if layer is self._entered:
             return
-        if layer is self._decoder[0]:
+        group = _fsdp(layer)
+        if group is self._decoder[0]:
             self._anybody(True)
-        _fsdp(layer).unshard()
+        group.unshard()
         self._entered = layer
 
     def leave(self, layer: nn.Module) -> None:

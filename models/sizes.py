@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,12 @@ class ReasonerSizes:
     def layer(self) -> int:
         """Weights of one decoder layer."""
         return self.decoder // self.layers
+
+
+@lru_cache
+def sizes_of(path: str, lora: LoRA | None) -> ReasonerSizes:
+    """Count the weights of the model in a folder or at a hub id; see `measure`."""
+    return measure(find_config(path), lora)
 
 
 def find_config(path: str) -> Qwen2_5OmniThinkerConfig:

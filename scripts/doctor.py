@@ -35,8 +35,14 @@ class PlanCLI(OmniCLI):
 
     def _instantiate_trainer(self, config: dict[str, object], callbacks: list[Callback]) -> L.Trainer:
         """None is needed, and the devices need not be here."""
-        switched_off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-        return L.Trainer(accelerator="cpu", devices=1, **dict.fromkeys(switched_off, False))
+        return L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run."""

@@ -20,6 +20,10 @@ from callbacks.interval import paired_interval
 from lightning_modules.evaluation import ClipResult, Evaluation
 
 _PREFIX = "val/"
+_ONE_VALIDATION = (
+    "Validated once, after rollout step {}: nothing to compare. --trainer.num_sanity_val_steps -1 also validates "
+    "before the first step, --trainer.val_check_interval N every N steps."
+)
 
 
 class FitSummary(Callback):
@@ -66,7 +70,7 @@ class FitSummary(Callback):
                 text = json.dumps({"rollout_steps": steps, "changes": rows}, indent=2)
                 (Path(folder) / "summary.json").write_text(text + "\n")
             if self.enabled:
-                console.print(_table(rows, *steps))
+                console.print(_table(rows, *steps) if steps[0] != steps[1] else _ONE_VALIDATION.format(steps[0]))
         if self.enabled and folder is not None:
             lines = next_commands(Path(folder), getattr(trainer.checkpoint_callback, "last_model_path", ""))
             for line in lines if hasattr(pl_module, "last_validation") else lines[:2]:

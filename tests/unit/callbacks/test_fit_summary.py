@@ -84,6 +84,15 @@ def test_a_run_with_nothing_left_to_do_still_ends_with_its_summary(tmp_path: Pat
     assert json.loads((tmp_path / "summary.json").read_text())["rollout_steps"] == [0, 9]
 
 
+def test_one_validation_is_not_compared_with_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = FitSummary()
+    summary.on_validation_end(trainer_like(), Module(AFTER))
+    summary.on_fit_end(trainer_like([Logger(Writer())], folder=tmp_path), Module(AFTER))
+    printed = capsys.readouterr().out
+    assert "after rollout step 9" in printed
+    assert "val/jf" not in printed
+
+
 def test_a_validation_of_its_own_is_not_kept() -> None:
     from types import SimpleNamespace
 

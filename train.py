@@ -23,9 +23,11 @@ from callbacks.curves import CurveGroups
 from callbacks.export import ExportAdapter
 from callbacks.health import HealthMonitor
 from callbacks.interrupt import GracefulInterrupt
+from callbacks.memory_check import MemoryCheck
 from callbacks.overlays import MaskOverlays
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import RunProgress
+from callbacks.rank_watch import RankWatch
 from callbacks.results import ResultsWriter
 from callbacks.rollout_table import RolloutTable
 from callbacks.summary import FitSummary
@@ -44,6 +46,8 @@ CALLBACKS: dict[str, type[Callback]] = {
     "curves": CurveGroups,
     "checkpoint": RunCheckpoint,
     "interrupt": GracefulInterrupt,
+    "ranks": RankWatch,
+    "memory": MemoryCheck,
     "rollouts": RolloutTable,
     "overlays": MaskOverlays,
     "health": HealthMonitor,

@@ -137,11 +137,12 @@ class GRPOModule(TwoSystemModule):
         """
         step = self.rollout_step
         self.clock.lap()
-        with self.clock.phase("rollout"):
-            requests = [self._request(clip, step) for clip in batch]
-            completions, groups = self.answer(requests, batch, self.sampling)
-        with self.clock.phase("System 2"):
-            groups = self.look_closer(groups, self.suite.needs)
+        with self.reasoner.gathered():
+            with self.clock.phase("rollout"):
+                requests = [self._request(clip, step) for clip in batch]
+                completions, groups = self.answer(requests, batch, self.sampling)
+            with self.clock.phase("System 2"):
+                groups = self.look_closer(groups, self.suite.needs)
         with self.clock.phase("rewards"):
             outputs = self.suite.score(groups)
         prompts = [request.encoded for request in requests]
@@ -157,7 +158,7 @@ class GRPOModule(TwoSystemModule):
         torch.manual_seed(
             noise_key(seed=self.sampling.seed, rollout_step=step, sample_id="update", index=self.global_rank)
         )
-        with self.clock.phase("update"):
+        with self.clock.phase("update"), self.reasoner.gathered_ends():
             self.self_check(self.engine, self.reasoner, judged[0], step, temperature=self.sampling.scale)
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()
@@ -169,6 +170,7 @@ class GRPOModule(TwoSystemModule):
 
     def _request(self, clip: Clip, step: int) -> SampleRequest:
         """Encode a clip, and name the noise of its completions."""
+        self.clock.look_at(clip.id)
         encoded: EncodedPrompt = self.reasoner.encode(self.reasoner.prepare(clip))
         keys = [
             noise_key(seed=self.sampling.seed, rollout_step=step, sample_id=clip.id, index=index)
@@ -234,6 +236,7 @@ class GRPOModule(TwoSystemModule):
         for _ in range(self.grpo.updates_per_rollout):
             stats: list[LossStats] = []
             for micro, reference in zip(micros, references, strict=True):
+                self.clock.look_at(*(request.encoded.clip_id for request in micro.requests))
                 output = micro_batch_loss(
                     self.engine,
                     self.reasoner,

@@ -32,6 +32,7 @@ from lightning_modules.evaluation import (
 from lightning_modules.optim import Schedule, planned_updates, scheduled
 from lightning_modules.phases import PhaseClock
 from lightning_modules.records import Predictions
+from lightning_modules.resume_place import match_place
 from lightning_modules.trainable_state import check_trainable, keep_trainable
 from metrics.clips import rules_for, score_clip
 from models.grounder import Grounder
@@ -117,9 +118,9 @@ class TwoSystemModule(L.LightningModule):
         return self.trainer.state.fn == "fit"
 
     def configure_model(self) -> None:
-        """Read all weights; a second call reads nothing."""
+        """Read all weights, the reasoner's in shares if the strategy spreads them; a second call reads nothing."""
         if self.reasoner.model is None:
-            self.reasoner.load()
+            self.reasoner.load(getattr(self.trainer.strategy, "sharding", None))
             self.grounder.load(self.reasoner)
             self.propagator.load()
 
@@ -135,6 +136,7 @@ class TwoSystemModule(L.LightningModule):
         Returns:
             Per clip, the completions and the same as rollouts, without boxes and masks.
         """
+        self.clock.look_at(*(clip.id for clip in clips))
         groups = self.engine.sample(self.reasoner, requests, sampling)
         rollouts = [
             [self._read(clip, index, completion) for index, completion in enumerate(group)]
@@ -147,7 +149,11 @@ class TwoSystemModule(L.LightningModule):
         if not needs:
             return [list(group) for group in groups]
         with torch.no_grad(), evaluation_mode(self.reasoner):
-            return [self.pipeline.fill(list(group), needs) for group in groups]
+            return [self._fill(group, needs) for group in groups]
+
+    def _fill(self, group: Sequence[Rollout], needs: frozenset[Need]) -> list[Rollout]:
+        self.clock.look_at(*(rollout.clip.id for rollout in group[:1]))
+        return self.pipeline.fill(list(group), needs)
 
     def _read(self, clip: Clip, index: int, completion: Completion) -> Rollout:
         text = self.reasoner.decode(completion.ids)
@@ -166,7 +172,9 @@ class TwoSystemModule(L.LightningModule):
 
     def _evaluate(self, clips: Sequence[Clip]) -> None:
         masks: frozenset[Need] = frozenset({"boxes", "masks"} if self.evaluation.segment else ())
-        for rollout in self._answer_greedily(clips, self.suite.needs | masks):
+        with self.reasoner.gathered():
+            rollouts = self._answer_greedily(clips, self.suite.needs | masks)
+        for rollout in rollouts:
             self._results.append(self._judge(rollout))
             if len(self._kept) < self.evaluation.keep_rollouts:
                 self._kept.append(rollout)
@@ -233,7 +241,8 @@ class TwoSystemModule(L.LightningModule):
 
     def predict_step(self, batch: list[Clip], batch_idx: int, dataloader_idx: int = 0) -> Predictions:
         """Answer clips greedily, with boxes and masks; no ground truth is read."""
-        return Predictions(self._answer_greedily(batch, frozenset({"boxes", "masks"})))
+        with self.reasoner.gathered():
+            return Predictions(self._answer_greedily(batch, frozenset({"boxes", "masks"})))
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union of forms)
         """The optimizer over the trained weights, and its schedule.
@@ -257,5 +266,6 @@ class TwoSystemModule(L.LightningModule):
         keep_trainable(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that does not hold the whole adapter."""
+        """Refuse a checkpoint that does not hold the whole adapter; go on at its place in the epoch."""
         check_trainable(self, checkpoint)
+        match_place(checkpoint, self.trainer)

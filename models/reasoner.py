@@ -12,46 +12,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
-from datamodules.errors import ConfigError
 from datamodules.records import Clip
+from models.adapter import LoRA, put_on, set_values
 from models.loading import find_weights
 from models.processing import EncodedPrompt, Prompt, PromptBuilder
+from models.sharded_loading import describe, give_memory, local_folder, read_base
+from models.sharding import ShardedModel, Sharding
 from models.thinker import decoder_of, multimodal_part
 
+_LORA = LoRA()
+# Processes answer different numbers of questions; transformers would make them wait for each other in every token.
+_ALONE = {"synced_gpus": False}
 _REQUIRED_FILES = (
     ("config.json",),
     ("model.safetensors", "model.safetensors.index.json"),
     ("tokenizer.json", "vocab.json"),
     ("preprocessor_config.json", "processor_config.json"),
 )
-
-
-@dataclass(frozen=True)
-class LoRA:
-    """The adapter that is trained.
-
-    Attributes:
-        r: Rank.
-        alpha: Scale; the update is multiplied by alpha / r.
-        dropout: Dropout in the adapter during the update; 0 keeps the sampled and the trained policy the same.
-        target_modules: Regular expression over module names; by default every linear layer of the language model.
-    """
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    target_modules: str = r"model\.(language_model\.)?layers\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
 class Reasoner(nn.Module):
@@ -72,7 +58,7 @@ class Reasoner(nn.Module):
         self,
         path: str = "weights/tiny/reasoner",
         *,
-        lora: LoRA | None = LoRA(),
+        lora: LoRA | None = _LORA,
         adapter: str | None = None,
         template: str = "auto",
         max_keyframes: int = 4,
@@ -91,51 +77,53 @@ class Reasoner(nn.Module):
         self.gradient_checkpointing = gradient_checkpointing
         self.builder: PromptBuilder
         self.model: Any = None
+        self._sharded: ShardedModel | None = None
 
-    def load(self) -> None:
+    def load(self, sharding: Sharding | None = None) -> None:
         """Read processor and weights, freeze the base, attach the adapter. A second call does nothing.
+
+        Args:
+            sharding: How the base is spread over devices; each process then reads its own share only. None reads all.
 
         Raises:
             ConfigError: The folder is missing, incomplete, or holds another kind of model.
         """
         if self.model is not None:
             return
-        folder = find_weights(self.path, flag="model.reasoner.path", required=_REQUIRED_FILES)
-        processor = Qwen2_5OmniProcessor.from_pretrained(folder)
-        base = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-            folder, dtype=getattr(torch, self.dtype), attn_implementation=self.attention
-        )
-        self.attach(base, processor)
+        path = find_weights(self.path, flag="model.reasoner.path", required=_REQUIRED_FILES)
+        processor = Qwen2_5OmniProcessor.from_pretrained(path)
+        dtype = getattr(torch, self.dtype)
+        if sharding is None:
+            base = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+                path, dtype=dtype, attn_implementation=self.attention
+            )
+            self.attach(base, processor)
+            return
+        folder = local_folder(path)
+        base = describe(folder, dtype=dtype, attention=self.attention)
+        self._adapt(base, processor)
+        self._sharded = ShardedModel(base, sharding)
+        give_memory(base, sharding)
+        read_base(base, folder)
+        if self.lora is not None:
+            set_values(self.model, self.adapter)
 
     def attach(self, base: Any, processor: Any) -> None:  # noqa: ANN401 (transformers classes without useful types)
         """Freeze a thinker, put the adapter on it, and take its processor.
 
         Raises:
-            ConfigError: The adapter folder does not exist.
+            ConfigError: The adapter folder does not exist, or does not fit.
         """
+        self._adapt(base, processor)
+        if self.lora is not None and self.device.type != "meta":
+            set_values(self.model, self.adapter)
+
+    def _adapt(self, base: Any, processor: Any) -> None:  # noqa: ANN401
         self.builder = PromptBuilder(processor, base.config, template=self.template, max_keyframes=self.max_keyframes)
         base.requires_grad_(False)
-        if self.lora is None:
-            self.model = base
-            return
-        if self.gradient_checkpointing:
+        if self.lora is not None and self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
-        if self.adapter is None:
-            config = LoraConfig(
-                r=self.lora.r,
-                lora_alpha=self.lora.alpha,
-                lora_dropout=self.lora.dropout,
-                target_modules=self.lora.target_modules,
-                task_type="CAUSAL_LM",
-            )
-            self.model = get_peft_model(base, config)
-        elif (Path(self.adapter) / "adapter_config.json").is_file():
-            self.model = PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
-        else:
-            raise ConfigError(
-                f"model.reasoner.adapter: expected a folder with adapter_config.json, found {self.adapter!r}. "
-                "Point --model.reasoner.adapter at an exported adapter, or leave it out to start from a fresh one."
-            )
+        self.model = base if self.lora is None else put_on(base, self.lora, self.adapter)
 
     @property
     def thinker(self) -> Any:  # noqa: ANN401 (a transformers class without useful types)
@@ -161,8 +149,8 @@ class Reasoner(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.embed_tokens.weight.device
+        """Where the model computes."""
+        return self.embed_tokens.weight.device if self._sharded is None else self._sharded.sharding.device
 
     @property
     def end_of_turn_ids(self) -> tuple[int, ...]:
@@ -232,6 +220,19 @@ class Reasoner(nn.Module):
         )
         return EncodedPrompt(prompt.clip_id, ids.cpu(), embeddings, positions.long(), int(positions.max()) + 1)
 
+    def gathered(self) -> AbstractContextManager[None]:
+        """A rollout phase: weights that are spread over devices are whole inside the block; see `ShardedModel`."""
+        return contextlib.nullcontext() if self._sharded is None else self._sharded.gathered()
+
+    def gathered_ends(self) -> AbstractContextManager[None]:
+        """An update: as far as weights are spread, those around the layers are whole inside the block."""
+        return contextlib.nullcontext() if self._sharded is None else self._sharded.gathered_ends()
+
+    @property
+    def visited(self) -> ShardedModel | None:
+        """What decoder layers have to be entered and left through in rollouts; None where they are whole all along."""
+        return self._sharded if self._sharded is not None and self._sharded.is_visited else None
+
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """The base model inside the block: same weights, adapter off."""
@@ -256,7 +257,7 @@ class Reasoner(nn.Module):
         for image in images:
             inputs = {name: value.to(self.device) for name, value in self.builder.from_image(image, question).items()}
             prompt_length = inputs["input_ids"].shape[1]
-            out = self.thinker.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+            out = self.thinker.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **_ALONE)
             answers.append(self.decode(out[0, prompt_length:]))
         return answers
 

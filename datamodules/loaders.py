@@ -85,8 +85,8 @@ class LoadingDataModule(L.LightningDataModule, ABC):
         return sum((loader.skipped for loader in self._loaders), Counter())
 
     def transfer_batch_to_device(
-        self, batch: list[Clip] | list[Lesson], device: torch.device, dataloader_idx: int
-    ) -> list[Clip] | list[Lesson]:
+        self, batch: list[Clip | Lesson], device: torch.device, dataloader_idx: int
+    ) -> list[Clip | Lesson]:
         """Leave records as they are: they hold no tensors, and Lightning refuses to look into frozen ones.
 
         Args:

@@ -207,10 +207,10 @@ class ClipLoader:
         """Batches per epoch in this process."""
         return len(self.order)
 
-    def __iter__(self) -> Iterator[list[Clip] | list[Lesson]]:
+    def __iter__(self) -> Iterator[list[Clip | Lesson]]:
         """Serve an epoch; nothing happens before the first batch is taken."""
         for served in self._loader():
-            yield [item.clip for item in self._reported(served) if item.clip is not None]  # type: ignore[misc]
+            yield [item.clip for item in self._reported(served) if item.clip is not None]
 
     def _loader(self) -> DataLoader[Served]:
         return DataLoader(
@@ -249,7 +249,7 @@ class ResumableLoader(ClipLoader):
         super().__init__(clips, order, num_workers=num_workers)
         self.sampler = order
 
-    def __iter__(self) -> Iterator[list[Clip] | list[Lesson]]:
+    def __iter__(self) -> Iterator[list[Clip | Lesson]]:
         """Serve what the epoch has left; an epoch that is used up starts again."""
         order = self.sampler
         if order.is_used_up:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class RefCOCOgDataModule(ClipDataModule):
 
     task = "refcocog"
     benchmark_splits = ()
-    val_split: Literal["train"] = "train"
+    val_split = "train"
 
     def __init__(
         self,

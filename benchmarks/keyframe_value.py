@@ -28,7 +28,7 @@ import numpy as np
 from baselines import GRPO, PARTS, SFT
 from compute import ComputeMeter
 from other_frames import frame_table
-from score_tables import interval, shown
+from score_tables import column, interval, scored, shown
 from side_by_side import ROOT, Job, Outcome, read_outcome, remember, run_jobs, weights_digest
 
 from callbacks.media import markdown_table
@@ -130,12 +130,13 @@ def compute_table(
     for one in (variant for variant in VARIANTS if variant.name in table):
         outcomes = table[one.name]
         spent = meter.measure(frames=one.frames, side=one.side, alone=one.alone)
-        values = [float(np.mean([outcome.metrics.get(key, np.nan) for key in keys])) for outcome in outcomes]
+        values = [column(outcome, keys) for outcome in outcomes]
         change = "" if one.name == against else shown(interval(outcomes, table[against], keys))
         seconds = np.mean([outcome.seconds for outcome in outcomes])
         shares = [f"{value:.2f}" for value in (spent.system_1, spent.grounder, spent.propagator)]
-        score = f"{100 * np.mean(values):.1f}" + (f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
-        rows.append([one.title, str(one.frames), str(one.side), *shares, score, change, f"{seconds:.0f}"])
+        rows.append(
+            [one.title, str(one.frames), str(one.side), *shares, scored(np.array(values)), change, f"{seconds:.0f}"]
+        )
         numbers[one.name] = {"gflop": vars(spent), "jf": values}
     return markdown_table(header, rows), numbers
 

@@ -62,9 +62,19 @@ def _per_clip(row: Sequence[Outcome], key: str) -> dict[str, float]:
 
 
 def shown(change: tuple[float, float, float]) -> str:
-    """A difference and its interval, times 100."""
+    """A difference and its interval, times 100; a dash where nothing was compared."""
     mean, low, high = (100 * value for value in change)
+    if np.isnan(mean):
+        return "-"
     return f"{mean:+.1f} ({low:+.1f} .. {high:+.1f})"
+
+
+def scored(values: np.ndarray) -> str:
+    """Mean over seeds and its spread, times 100; a dash where nothing was measured."""
+    if np.isnan(values).any():
+        return "-"
+    spread = f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.1f}{spread}"
 
 
 def score_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str], prompts: Mapping[str, int]) -> str:
@@ -74,8 +84,7 @@ def score_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str
         cells = [titles[name], str(len(outcomes))]
         for keys in GROUPS.values():
             values = np.array([column(outcome, keys) for outcome in outcomes])
-            spread = f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{100 * values.mean():.1f}{spread}")
+            cells.append(scored(values))
         s = np.mean([outcome.metrics.get("null/s", np.nan) for outcome in outcomes])
         seconds = np.mean([outcome.seconds for outcome in outcomes])
         rows.append([*cells, f"{s:.3f}", str(prompts[name]), f"{seconds:.0f}"])

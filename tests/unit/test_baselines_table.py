@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,6 +83,9 @@ def test_the_table_has_means_and_spreads(scripts):
 
     assert cells[:3] == ["supervised", "2", "30.0 ± 14.1"]
     assert cells[-3:] == ["0.250", "12", "4"]
+    assert cells[3] == "-", "no unseen clip was tested"
+    assert scripts.score_tables.shown((0.1, -0.05, 0.25)) == "+10.0 (-5.0 .. +25.0)"
+    assert scripts.score_tables.shown((float("nan"),) * 3) == "-"
 
 
 def test_a_folder_keeps_to_its_settings(scripts, tmp_path):
@@ -111,3 +115,21 @@ def test_a_failed_job_stops_the_table(scripts, tmp_path, capsys):
     assert "one failed; the end of" in printed
     assert "nowhere.yaml" in printed
     assert not (tmp_path / "two").exists()
+
+
+def test_jobs_run_side_by_side_and_a_failure_is_passed_on(scripts, tmp_path, monkeypatch):
+    """Both threads are needed to get past the barrier."""
+    side, barrier, done = scripts.side_by_side, Barrier(2, timeout=60), []
+
+    def run(job, folder):
+        barrier.wait()
+        done.append(job.name)
+        if job.name == "bad":
+            raise subprocess.CalledProcessError(1, ["train.py"])
+
+    monkeypatch.setattr(side, "_run", run)
+    jobs = [side.Job(name, (), None, ()) for name in ("one", "two", "three", "four")]
+    side.run_jobs(jobs, tmp_path, processes=2)
+    assert sorted(done) == ["four", "one", "three", "two"]
+    with pytest.raises(subprocess.CalledProcessError):
+        side.run_jobs([side.Job(name, (), None, ()) for name in ("good", "bad")], tmp_path, processes=2)

@@ -7,6 +7,7 @@ from refcocog_tree import LISTED, TAGGED, picture, row, rows, write_annotations,
 from datamodules.errors import ConfigError, DataLayoutError, MediaError
 from datamodules.layout import check_refcocog, main
 from datamodules.lessons import lesson_from_labels
+from datamodules.reader import WithoutTruth
 from datamodules.records import FrameBudget, FrameGrounding, Grounding, Keyframe, ParseReport, Plan, Rollout
 from datamodules.refcocog import RefCOCOg
 from datamodules.refcocog_module import RefCOCOgDataModule
@@ -183,3 +184,8 @@ def test_every_tenth_picture_validates(tmp_path):
 def test_a_name_with_several_annotations(root):
     assert RefCOCOg(root).rows[1].id == LISTED
     assert [one.annotations for one in RefCOCOg(root).rows] == [(17,), (21, 35), (44,)]
+
+
+def test_without_ground_truth_there_are_no_boxes_either(root):
+    clip = WithoutTruth(RefCOCOg(root))[0]
+    assert (clip.boxes, clip.masks, clip.has_truth) == (None, None, False)

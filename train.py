@@ -32,9 +32,11 @@ from callbacks.results import ResultsWriter
 from callbacks.rollout_table import RolloutTable
 from callbacks.summary import FitSummary
 from callbacks.throughput import Throughput
+from datamodules.mixture import MixtureDataModule
 from datamodules.modules import MeViSDataModule, RefAVSDataModule, ReVOSDataModule
 from lightning_modules.cli import run
 from lightning_modules.grpo_module import GRPOModule
+from lightning_modules.sft_module import SFTModule
 from models.box_grounder import ReasonerGrounder
 from models.detector import DetectorGrounder
 from models.propagator import SAM2Propagator
@@ -61,9 +63,11 @@ CALLBACKS: dict[str, type[Callback]] = {
 
 SHORT_NAMES = (
     GRPOModule,
+    SFTModule,
     RefAVSDataModule,
     ReVOSDataModule,
     MeViSDataModule,
+    MixtureDataModule,
     ReasonerGrounder,
     DetectorGrounder,
     SAM2Propagator,

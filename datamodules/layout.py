@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules import mevis, refavs, revos_meta
+from datamodules import mevis, refavs, refcocog_table, revos_meta
 from datamodules.errors import DataLayoutError
 from datamodules.json_index import JsonIndex, open_index
 from datamodules.refavs import Row
@@ -157,6 +157,34 @@ def _mevis_fact(split: str, videos: Sequence[Video]) -> str:
     return f"{split}: {len(videos)} videos, {len(kinds)} expressions ({counts})"
 
 
+def check_refcocog(
+    root: Path | str, *, splits: Sequence[str] = refcocog_table.SPLITS, every_file: bool = False
+) -> LayoutReport:
+    """Check a folder of refCOCOg_2k_840.
+
+    Args:
+        root: The folder, or the one that an archive wrapped it in.
+        splits: There is one split, train; every row of it is looked at.
+        every_file: Not used: the pictures lie in the table.
+
+    Raises:
+        DataLayoutError: The table or its annotations cannot be used; names everything that is wrong.
+    """
+    base = refcocog_table.TREE.find(Path(root))
+    rows = refcocog_table.read_rows(base)
+    wanted = {one for row in rows for one in row.annotations}
+    masks = refcocog_table.read_annotations(base, wanted)
+    problems = [] if rows else ["the table has no row"]
+    if masks is not None and (gone := sorted(wanted - set(masks))):
+        problems.append(
+            f"{refcocog_table.ANNOTATIONS} lacks {len(gone)} of {len(wanted)} annotations; first: {gone[0]}"
+        )
+    if problems:
+        raise refcocog_table.TREE.error(base, problems)
+    truth = "boxes alone" if masks is None else f"masks of {len(masks)} annotations"
+    return LayoutReport(base, (f"train: {len(rows)} pictures, {truth}",))
+
+
 def mask_problems(path: Path, videos: Sequence[Video]) -> Iterator[str]:
     """What is wrong with a file of masks, one line each.
 
@@ -230,7 +258,12 @@ def _missing(what: str, paths: Sequence[Path], is_there: Callable[[Path], bool] 
     return [f"{len(gone)} of {len(paths)} {what}; first: {', '.join(gone[:_EXAMPLES])}{more}"]
 
 
-CHECKS: dict[str, Callable[..., LayoutReport]] = {"refavs": check_refavs, "revos": check_revos, "mevis": check_mevis}
+CHECKS: dict[str, Callable[..., LayoutReport]] = {
+    "refavs": check_refavs,
+    "revos": check_revos,
+    "mevis": check_mevis,
+    "refcocog": check_refcocog,
+}
 """The check of each benchmark, by the name that the command line uses."""
 
 

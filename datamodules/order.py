@@ -20,11 +20,12 @@ from typing import TypedDict
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.errors import ConfigError
+from datamodules.lessons import Lesson
 from datamodules.records import Clip
-from datamodules.serving import ClipSet, Place, Served
+from datamodules.serving import Place, Served
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +96,19 @@ class TrainOrder(Sampler[list[Place]]):
             mine = order[start : start + self.step_size][self.rank :: self.world_size]
             yield [Place(self.epoch, int(position)) for position in mine]
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the epoch has no step left."""
+        return self.used >= len(self) * self.step_size
+
+    def advance(self) -> None:
+        """Count one step as handed out."""
+        self.used += self.step_size
+
+    def restart(self) -> None:
+        """Go back to the start of the epoch."""
+        self.used = 0
+
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes; a new one begins at its start.
 
@@ -102,7 +116,8 @@ class TrainOrder(Sampler[list[Place]]):
             epoch: 0-based.
         """
         if epoch != self.epoch:
-            self.epoch, self.used = epoch, 0
+            self.epoch = epoch
+            self.restart()
 
     def state_dict(self) -> OrderState:
         """Where the order stands."""
@@ -175,7 +190,7 @@ class ClipLoader:
         skipped: How often each clip with a broken file was left out in this process, by clip id.
     """
 
-    def __init__(self, clips: ClipSet, order: TrainOrder | EvalOrder, *, num_workers: int = 0) -> None:
+    def __init__(self, clips: Dataset[Served], order: TrainOrder | EvalOrder, *, num_workers: int = 0) -> None:
         """Join clips and order.
 
         Args:
@@ -192,7 +207,7 @@ class ClipLoader:
         """Batches per epoch in this process."""
         return len(self.order)
 
-    def __iter__(self) -> Iterator[list[Clip]]:
+    def __iter__(self) -> Iterator[list[Clip | Lesson]]:
         """Serve an epoch; nothing happens before the first batch is taken."""
         for served in self._loader():
             yield [item.clip for item in self._reported(served) if item.clip is not None]
@@ -223,7 +238,7 @@ class ResumableLoader(ClipLoader):
         sampler: The order, by the name under which Lightning looks for something to tell the epoch.
     """
 
-    def __init__(self, clips: ClipSet, order: TrainOrder, *, num_workers: int = 0) -> None:
+    def __init__(self, clips: Dataset[Served], order: TrainOrder, *, num_workers: int = 0) -> None:
         """Join clips and order.
 
         Args:
@@ -234,13 +249,13 @@ class ResumableLoader(ClipLoader):
         super().__init__(clips, order, num_workers=num_workers)
         self.sampler = order
 
-    def __iter__(self) -> Iterator[list[Clip]]:
+    def __iter__(self) -> Iterator[list[Clip | Lesson]]:
         """Serve what the epoch has left; an epoch that is used up starts again."""
         order = self.sampler
-        if order.used >= len(order) * order.step_size:
-            order.used = 0
+        if order.is_used_up:
+            order.restart()
         for batch in super().__iter__():
-            order.used += order.step_size
+            order.advance()
             yield batch
 
     def state_dict(self) -> OrderState:

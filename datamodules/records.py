@@ -2,7 +2,7 @@
 
 Everything here is data. Nothing runs a model, and nothing is read from disk before a field that needs it is asked
 for. Frame indices are 0-based into the clip; boxes are xyxy in pixels of the original frame, half-open
-(``x1 <= x < x2``); masks have the size of the original frame. `MaskTrack` lives in `datamodules.masks`.
+(``x1 <= x < x2``); masks have the size of the original frame. `MaskTrack`, `BoxTrack`: see `datamodules.masks`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
-from datamodules.masks import MaskTrack
+from datamodules.masks import BoxTrack, MaskTrack
 
 SAMPLE_RATE = 16_000
 """Samples per second of every `Clip.audio`."""
@@ -94,8 +94,7 @@ class Clip:
         id: Unique within its data set; what error messages and sampling noise are keyed by.
         task: Which benchmark's rules apply.
         split: The benchmark's own name of the split.
-        kind: Group that results are reported by (RefAVS: seen, unseen, null; ReVOS: referring, reasoning,
-            non-existent).
+        kind: Group that results are reported by, such as seen, unseen, null (RefAVS) or referring (ReVOS).
         expression: The question, cleaned.
         frames: The video.
         budget: How much of it each system may look at.
@@ -106,9 +105,9 @@ class Clip:
         position: Place in the benchmark's table.
         is_null: True when the benchmark says that the target is not there.
         audio_source: Reads the sound; None when the clip has no sound.
-        mask_source: Reads the ground truth; None at predict time.
-        foreground_source: Reads the union of every annotated object of the video, which ReVOS robustness is measured
-            against; None where the benchmark has no such thing.
+        mask_source: Reads the ground truth; None at predict time, and where a benchmark labels boxes alone.
+        box_source: Reads labeled boxes, where a benchmark has them and no masks.
+        foreground_source: Reads the union of all annotated objects of the video, for the robustness of ReVOS, or None.
     """
 
     id: str
@@ -126,6 +125,7 @@ class Clip:
     is_null: bool = False
     audio_source: Callable[[], Float32[np.ndarray, "samples"] | None] | None = None
     mask_source: Callable[[], MaskTrack] | None = None
+    box_source: Callable[[], BoxTrack] | None = None
     foreground_source: Callable[[], MaskTrack] | None = None
 
     @property
@@ -140,8 +140,18 @@ class Clip:
 
     @cached_property
     def masks(self) -> MaskTrack | None:
-        """Ground truth of the original size, or None when there is none to read (predict)."""
+        """Ground truth of the original size, or None when there is none to read (predict, labeled boxes)."""
         return self.mask_source() if self.mask_source is not None else None
+
+    @cached_property
+    def boxes(self) -> BoxTrack | None:
+        """Labeled boxes, or None where there are masks or no ground truth at all."""
+        return self.box_source() if self.box_source is not None else None
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether anything is known about where the target is, or that it is absent."""
+        return self.is_null or self.mask_source is not None or self.box_source is not None
 
     @cached_property
     def foreground(self) -> MaskTrack | None:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from torch.utils.data import Dataset
 
 from datamodules.errors import MediaError
+from datamodules.lessons import Lesson
 from datamodules.reader import ClipReader
 from datamodules.records import Clip
 
@@ -33,16 +34,16 @@ class Served:
     """What a worker hands back for one place.
 
     Attributes:
-        clip: The clip; None when it was broken and nothing may stand in for it.
+        clip: The clip, or the lesson about it; None when it was broken and nothing may stand in for it.
         problems: For each broken clip met on the way: its id, and what was wrong.
     """
 
-    clip: Clip | None
+    clip: Clip | Lesson | None
     problems: tuple[tuple[str, str], ...] = ()
 
 
 def read_ahead(clip: Clip) -> None:
-    """Read what every step needs of a clip, so that it is kept: low-resolution frames, sound and masks.
+    """Read what every step needs of a clip, so that it is kept: low-resolution frames, sound and ground truth.
 
     Args:
         clip: Any clip.
@@ -50,7 +51,7 @@ def read_ahead(clip: Clip) -> None:
     Raises:
         MediaError: Something cannot be read.
     """
-    _ = (clip.glance, clip.audio, clip.masks)
+    _ = (clip.glance, clip.audio, clip.masks, clip.boxes)
 
 
 def check_frames(clip: Clip) -> None:
@@ -82,6 +83,7 @@ class ClipSet(Dataset[Served]):
         on_bad_sample: OnBadSample = "raise",
         replaces_bad: bool = False,
         prefetch: Callable[[Clip], None] = read_ahead,
+        teach: Callable[[Clip], Lesson] | None = None,
     ) -> None:
         """Point at the prompts; nothing is read.
 
@@ -93,12 +95,14 @@ class ClipSet(Dataset[Served]):
             replaces_bad: What leaving out means: the next prompt of the list stands in (training, where steps have a
                 fixed size), or nothing does (evaluation, where a clip must not count twice).
             prefetch: Called on every clip before it is served.
+            teach: Makes a lesson of every clip, which is served in its place; None serves the clips.
         """
         self.reader = reader
         self.chosen = tuple(range(len(reader)) if chosen is None else chosen)
         self._on_bad_sample = on_bad_sample
         self._replaces_bad = replaces_bad
         self._prefetch = prefetch
+        self._teach = teach
         totals: dict[int, int] = {}
         self._occurrence = []
         for index in self.chosen:
@@ -137,9 +141,9 @@ class ClipSet(Dataset[Served]):
         visit = place.epoch * self._repeats[index] + self._occurrence[place.position]
         return self.reader.clip(index, visit=visit)
 
-    def _ready(self, place: Place, *, checks_frames: bool = False) -> Clip:
+    def _ready(self, place: Place, *, checks_frames: bool = False) -> Clip | Lesson:
         clip = self._clip(place)
         self._prefetch(clip)
         if checks_frames:
             check_frames(clip)
-        return clip
+        return clip if self._teach is None else self._teach(clip)

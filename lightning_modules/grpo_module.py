@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.errors import ConfigError
+from datamodules.lessons import Lesson
 from datamodules.records import Clip, Rollout
 from grpo.advantages import group_advantages, has_no_spread
 from grpo.engine import SampleRequest
@@ -134,7 +135,12 @@ class GRPOModule(TwoSystemModule):
         Args:
             batch: Clips of this process; the same number on every process.
             batch_idx: Not used; steps are counted by `rollout_step`.
+
+        Raises:
+            ConfigError: The data module serves right answers in place of clips.
         """
+        if any(isinstance(item, Lesson) for item in batch):
+            raise ConfigError("GRPO takes clips, but the data serve right answers. Set --data.answers null.")
         step = self.rollout_step
         self.clock.lap()
         with self.reasoner.gathered():

@@ -60,8 +60,8 @@ class TwoSystemModule(L.LightningModule):
         self,
         reasoner: Reasoner,
         *,
-        grounder: Grounder,
-        propagator: Propagator,
+        grounder: Grounder | None,
+        propagator: Propagator | None,
         rewards: Mapping[str, Reward | None],
         optimizer: Callable[[Any], torch.optim.Optimizer],
         schedule: Schedule,
@@ -72,8 +72,8 @@ class TwoSystemModule(L.LightningModule):
 
         Args:
             reasoner: System 1, whose adapter is trained.
-            grounder: System 2's boxes; frozen.
-            propagator: System 2's masks; frozen.
+            grounder: System 2's boxes; frozen. None where no clip is ever looked at closely.
+            propagator: System 2's masks; frozen. None likewise.
             rewards: Reward terms by name; None leaves a term out.
             optimizer: Makes the optimizer for the trained weights.
             schedule: Learning rate over the run.
@@ -86,7 +86,7 @@ class TwoSystemModule(L.LightningModule):
         self.grounder = grounder
         self.propagator = propagator
         self.suite = RewardSuite(rewards)
-        self.pipeline = TwoSystemPipeline(grounder, propagator)
+        self.pipeline = None if grounder is None or propagator is None else TwoSystemPipeline(grounder, propagator)
         self.engine: Engine = PlainEngine()
         self.optimizer = optimizer
         self.schedule = schedule
@@ -121,8 +121,9 @@ class TwoSystemModule(L.LightningModule):
         """Read all weights, the reasoner's in shares if the strategy spreads them; a second call reads nothing."""
         if self.reasoner.model is None:
             self.reasoner.load(getattr(self.trainer.strategy, "sharding", None))
-            self.grounder.load(self.reasoner)
-            self.propagator.load()
+            if self.pipeline is not None:
+                self.pipeline.grounder.load(self.reasoner)
+                self.pipeline.propagator.load()
 
     def transfer_batch_to_device(self, batch: list[Clip], device: torch.device, dataloader_idx: int) -> list[Clip]:
         """Leave clips where they are; what is made of them is moved when it is made."""
@@ -145,15 +146,23 @@ class TwoSystemModule(L.LightningModule):
         return groups, rollouts
 
     def look_closer(self, groups: Sequence[Sequence[Rollout]], needs: frozenset[Need]) -> list[list[Rollout]]:
-        """Let System 2 fill in what is needed, all rollouts of a clip together; nothing needed runs nothing."""
+        """Let System 2 fill in what is needed, all rollouts of a clip together; nothing needed runs nothing.
+
+        Raises:
+            ConfigError: Something is needed, and there is no System 2.
+        """
         if not needs:
             return [list(group) for group in groups]
+        if self.pipeline is None:
+            raise ConfigError(
+                "answering clips takes a grounder and a propagator. Set --model.grounder and --model.propagator."
+            )
+        filled = []
         with torch.no_grad(), evaluation_mode(self.reasoner):
-            return [self._fill(group, needs) for group in groups]
-
-    def _fill(self, group: Sequence[Rollout], needs: frozenset[Need]) -> list[Rollout]:
-        self.clock.look_at(*(rollout.clip.id for rollout in group[:1]))
-        return self.pipeline.fill(list(group), needs)
+            for group in groups:
+                self.clock.look_at(*(rollout.clip.id for rollout in group[:1]))
+                filled.append(self.pipeline.fill(list(group), needs))
+        return filled
 
     def _read(self, clip: Clip, index: int, completion: Completion) -> Rollout:
         text = self.reasoner.decode(completion.ids)
@@ -181,11 +190,11 @@ class TwoSystemModule(L.LightningModule):
 
     def _judge(self, rollout: Rollout) -> ClipResult:
         clip, scores, values, total = rollout.clip, None, {}, None
-        has_truth = clip.is_null or clip.mask_source is not None
-        if has_truth:
+        if clip.has_truth:
             output = self.suite.score([[rollout]])[0]
             values, total = {name: column[0] for name, column in output.values.items()}, output.totals[0]
-        if has_truth and self.evaluation.segment and rollout.masks is not None:
+        has_masks = clip.is_null or clip.mask_source is not None
+        if has_masks and self.evaluation.segment and rollout.masks is not None:
             scores = score_clip(
                 clip.kind,
                 rollout.masks,
@@ -199,6 +208,7 @@ class TwoSystemModule(L.LightningModule):
             )
         return ClipResult(
             clip_id=clip.id,
+            task=clip.task,
             kind=clip.kind,
             text=rollout.text,
             is_unparsable=rollout.plan.is_unparsable,

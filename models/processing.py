@@ -112,9 +112,9 @@ class PromptBuilder:
         inputs.pop("attention_mask")
         return Prompt(clip.id, inputs.pop("input_ids"), inputs, has_audio=audio is not None)
 
-    def media_only(self, clip: Clip) -> Prompt:
+    def media_only(self, clip: Clip, *, system: str = "") -> Prompt:
         """A clip's media up to the place where the question would stand, for rows that share it."""
-        prompt = self.from_question(clip, "")
+        prompt = self.from_question(clip, "", system=system)
         end_id = self.tokenizer.convert_tokens_to_ids(self.processor.vision_eos_token)
         last = int((prompt.input_ids[0] == end_id).nonzero()[-1])
         return replace(prompt, input_ids=prompt.input_ids[:, : last + 1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -43,8 +43,8 @@ class ClipDataModule(L.LightningDataModule, ABC):
         unlabeled_splits: Further splits that can be predicted on and not tested, as their ground truth is not public.
         train_split: The benchmark's split that training draws from.
         val_split: The benchmark's split that validation draws from.
-        prefetch: Called on every clip where it is read, in a worker if there are any; replace it before the loaders
-            are made to read ahead more or less.
+        prefetch: Called on every clip where it is read, in a worker if there are any, and may return another one to
+            be served; replace it before the loaders are made to read ahead more or less.
     """
 
     task: ClassVar[Task]
@@ -128,7 +128,7 @@ class ClipDataModule(L.LightningDataModule, ABC):
         self.seed, self.num_workers, self.on_bad_sample = seed, num_workers, on_bad_sample
         self.avshapes_seed, self.avshapes_sizes, self.avshapes_cache = avshapes_seed, avshapes_sizes, avshapes_cache
         self.video, self.expression = video, expression
-        self.prefetch = read_ahead
+        self.prefetch: Callable[[Clip], object] = read_ahead
         self._drawn: dict[tuple[Stage, str], tuple[ClipReader, tuple[int, ...]]] = {}
         self._loaders: list[ClipLoader] = []
         check_settings(

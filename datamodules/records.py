@@ -109,6 +109,7 @@ class Clip:
         mask_source: Reads the ground truth; None at predict time.
         foreground_source: Reads the union of every annotated object of the video, which ReVOS robustness is measured
             against; None where the benchmark has no such thing.
+        ahead: What a loader's worker has made of this very clip for those who ask later, by name.
     """
 
     id: str
@@ -127,6 +128,7 @@ class Clip:
     audio_source: Callable[[], Float32[np.ndarray, "samples"] | None] | None = None
     mask_source: Callable[[], MaskTrack] | None = None
     foreground_source: Callable[[], MaskTrack] | None = None
+    ahead: dict[str, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def duration_s(self) -> float:

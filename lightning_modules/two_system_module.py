@@ -31,6 +31,7 @@ from lightning_modules.evaluation import (
 )
 from lightning_modules.optim import Schedule, planned_updates, scheduled
 from lightning_modules.phases import PhaseClock
+from lightning_modules.reading_ahead import let_loaders_prepare
 from lightning_modules.records import Predictions
 from lightning_modules.trainable_state import check_trainable, keep_trainable
 from metrics.clips import rules_for, score_clip
@@ -117,11 +118,15 @@ class TwoSystemModule(L.LightningModule):
         return self.trainer.state.fn == "fit"
 
     def configure_model(self) -> None:
-        """Read all weights; a second call reads nothing."""
+        """Read all weights, and let loaders prepare what does not need them; a second call reads nothing."""
         if self.reasoner.model is None:
             self.reasoner.load()
             self.grounder.load(self.reasoner)
             self.propagator.load()
+        if self._trainer is not None:
+            data = getattr(self._trainer, "datamodule", None)
+            has_masks = "masks" in self.suite.needs or not self._is_training
+            let_loaders_prepare(data, self.reasoner.builder, has_masks=has_masks)
 
     def transfer_batch_to_device(self, batch: list[Clip], device: torch.device, dataloader_idx: int) -> list[Clip]:
         """Leave clips where they are; what is made of them is moved when it is made."""

@@ -25,6 +25,7 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 
 from datamodules.errors import ConfigError
 from datamodules.records import Clip
+from models.folded_lora import with_folding
 from models.image_answers import ImageQuestion, shared_tower
 from models.loading import find_weights
 from models.processing import PROMPT, EncodedPrompt, Prompt, PromptBuilder
@@ -129,9 +130,10 @@ class Reasoner(nn.Module):
                 target_modules=self.lora.target_modules,
                 task_type="CAUSAL_LM",
             )
-            self.model = get_peft_model(base, config)
+            self.model = get_peft_model(base, with_folding(config))
         elif (Path(self.adapter) / "adapter_config.json").is_file():
-            self.model = PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
+            config = with_folding(LoraConfig.from_pretrained(self.adapter))
+            self.model = PeftModel.from_pretrained(base, self.adapter, is_trainable=True, config=config)
         else:
             raise ConfigError(
                 f"model.reasoner.adapter: expected a folder with adapter_config.json, found {self.adapter!r}. "

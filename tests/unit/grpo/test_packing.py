@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -115,6 +116,16 @@ def test_bfloat16(is_mixed):
     assert (packed.logprobs - exact.logprobs).abs().max() < 3 * drift
     for name, gradient in gradients(reasoner, packed).items():
         assert (gradient - expected[name]).norm() < 0.3 * expected[name].norm(), name
+
+
+def test_rows_long_enough_for_the_adapter_to_be_folded():
+    """In the plain form and in the packed one; short rows, as in the other tests, are not worth it."""
+    reasoner = small()
+    requests = requests_of(reasoner, [(150, [30, 1, 30, 7])])
+    width = reasoner.embed_tokens.weight.shape[1]
+    projection: Any = reasoner.language_model.layers[0].self_attn.q_proj
+    assert projection.folds(torch.zeros(1, 150, width))
+    assert_alike(reasoner, requests)
 
 
 @pytest.mark.gpu

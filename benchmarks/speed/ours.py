@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grpo.advantages import group_advantages
 from grpo.decoder import Decoder
-from grpo.engine import Engine, SampleRequest
+from grpo.engine import SampleRequest
 from grpo.losses import UpdateSize
 from grpo.noise import noise_key
 from grpo.sampling import Sampling
@@ -42,6 +42,16 @@ class FixedLengths(SharedEngine):
     def _decoder(self, reasoner: Reasoner, requests: Sequence[SampleRequest], sampling: Sampling) -> Decoder:
         inner = super()._decoder(reasoner, requests, sampling)
         return _Ending(inner, list(self.lengths) * len(requests), reasoner.end_of_turn_ids[0])
+
+
+def check_lengths(found: Sequence[int], expected: Sequence[int]) -> None:
+    """Refuse to compare sides that did not write what they were told to.
+
+    Raises:
+        RuntimeError: Completions have other lengths.
+    """
+    if list(found) != list(expected):
+        raise RuntimeError(f"expected completions of {list(expected)} tokens, found {list(found)}")
 
 
 class _Ending(Decoder):
@@ -90,7 +100,7 @@ class OurSide:
 
     reasoner: PartsReasoner
     processor: Any
-    engine: Engine
+    engine: FixedLengths
     settings: GRPOSettings
     sampling: Sampling
     reward: Callable[[list[str]], list[float]]
@@ -118,6 +128,7 @@ class OurSide:
                 for index in range(self.settings.group_size)
             ]
             (completions,) = self.engine.sample(reasoner, [SampleRequest(encoded, keys)], self.sampling)
+        check_lengths([len(completion.ids) for completion in completions], self.engine.lengths)
         with laps.part("reward"):
             rewards = self.reward([reasoner.decode(completion.ids) for completion in completions])
             advantages = group_advantages(torch.tensor([rewards]), scale_rewards=self.settings.scale_rewards)[0]

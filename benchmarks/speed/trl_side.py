@@ -133,6 +133,10 @@ def run_trl(
             trainer.laps.take()
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+            expected = sum(settings.lengths) / len(settings.lengths)
+            found = trainer._metrics["train"]["completions/mean_length"][-1]
+            if found != expected:
+                raise RuntimeError(f"expected completions of {expected} tokens in the mean, found {found}")
             after_step(state.global_step - 1, _split(trainer.laps.take()))
 
     trainer.add_callback(Hand())

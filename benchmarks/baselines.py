@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from score_tables import difference_table, draw, score_table
-from side_by_side import ROOT, Job, Outcome, read_outcome, remember, run_jobs, weights_digest
-
 from datamodules.avshapes.make import ensure_avshapes
 from metrics.version import commit
+from score_tables import difference_table, draw, score_table
+from side_by_side import ROOT, Job, Outcome, read_outcome, remember, run_jobs, weights_digest
 
 GRPO = "configs/baselines/grpo.yaml"
 SFT = "configs/baselines/sft.yaml"

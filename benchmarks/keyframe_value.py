@@ -25,17 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import GRPO, PARTS, SFT
-from compute import ComputeMeter
-from other_frames import frame_table
-from score_tables import column, interval, scored, shown
-from side_by_side import ROOT, Job, Outcome, read_outcome, remember, run_jobs, weights_digest
 
+from baselines import GRPO, PARTS, SFT
 from callbacks.media import markdown_table
+from compute import ComputeMeter
 from datamodules.avshapes.make import ensure_avshapes
 from datamodules.avshapes.settings import WORLDS
 from datamodules.mixture import MixtureDataModule, Source, Sources
 from metrics.version import commit
+from other_frames import frame_table
+from score_tables import column, interval, scored, shown
+from side_by_side import ROOT, Job, Outcome, read_outcome, remember, run_jobs, weights_digest
 
 FRAMES, FPS = 20, 2.0
 PLACES = "configs/baselines/sft_places.yaml"

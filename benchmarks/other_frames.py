@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from score_tables import interval, shown
-from side_by_side import Outcome
 
 from callbacks.media import markdown_table
 from datamodules.avshapes.oracle import TrueDescriptions
@@ -21,6 +19,8 @@ from models.detector import DetectorGrounder
 from models.pipeline import TwoSystemPipeline
 from models.plan import parse_plan
 from models.propagator import SAM2Propagator
+from score_tables import interval, shown
+from side_by_side import Outcome
 
 POLICIES = ("own", "oracle", "uniform", "random", "first")
 """Whose frames: the answer's own, the fullest by the ground truth, evenly spread, drawn at random, the clip's first."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from side_by_side import Outcome
 
 from callbacks.media import markdown_table
+from side_by_side import Outcome
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "seen": ("seen/jf",),

@@ -41,8 +41,8 @@ class ClipDataModule(LoadingDataModule):
         unlabeled_splits: Further splits that can be predicted on and not tested, as their ground truth is not public.
         train_split: The benchmark's split that training draws from.
         val_split: The benchmark's split that validation draws from.
-        prefetch: Called on every clip where it is read, in a worker if there are any; replace it before the loaders
-            are made to read ahead more or less.
+        prefetch: Called on every clip where it is read, in a worker if there are any, and may return another one to
+            be served; replace it before the loaders are made to read ahead more or less.
     """
 
     task: ClassVar[Task]
@@ -139,7 +139,7 @@ class ClipDataModule(LoadingDataModule):
         self.clip_frames, self.on_bad_sample = clip_frames, on_bad_sample
         self.answers, self.answer_keyframes = answers, answer_keyframes
         self.avshapes_seed, self.avshapes_sizes, self.avshapes_cache = avshapes_seed, avshapes_sizes, avshapes_cache
-        self.prefetch = read_ahead
+        self.prefetch: Callable[[Clip], object] = read_ahead
         self._teach: Callable[[Clip], Lesson] | None = None
         self._drawn: dict[tuple[Stage, str], tuple[ClipReader, tuple[int, ...]]] = {}
         check_settings(
@@ -221,6 +221,10 @@ class ClipDataModule(LoadingDataModule):
             copies: How often each of them is listed; one that is asked again counts as another visit.
         """
         return self._clips("train", self.train_split, copies=copies)
+
+    def prefetch_with(self, prefetch: Callable[[Clip], object]) -> None:
+        """Complete clips where they are read; see `LoadingDataModule`."""
+        self.prefetch = prefetch
 
     def train_order(self) -> TrainOrder:
         """A new permutation for every epoch, at its beginning. Known after `setup`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from typing import TypeVar
 
 import lightning as L
@@ -65,6 +66,15 @@ class LoadingDataModule(L.LightningDataModule, ABC):
     @abstractmethod
     def train_order(self) -> TrainOrder:
         """The order of training prompts, at its beginning. Known after `setup`."""
+
+    @abstractmethod
+    def prefetch_with(self, prefetch: Callable[[Clip], object]) -> None:
+        """Let a function complete every clip where it is read, in a worker if there are any.
+
+        Args:
+            prefetch: Called on every clip before it is served; a clip that it returns is served instead. Takes effect
+                on loaders that are made later.
+        """
 
     @property
     def rollouts_per_epoch(self) -> int:

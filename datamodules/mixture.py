@@ -7,7 +7,7 @@ its source says. Each source is read, checked, drawn from and held out by its ow
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from datamodules.loaders import LoadingDataModule
 from datamodules.mixture_order import MixedClips, MixtureOrder, Share
 from datamodules.modules import MeViSDataModule, RefAVSDataModule, ReVOSDataModule
 from datamodules.order import ClipLoader, ResumableLoader
-from datamodules.records import FrameBudget
+from datamodules.records import Clip, FrameBudget
 from datamodules.refcocog_module import RefCOCOgDataModule
 from datamodules.serving import ClipSet, OnBadSample
 from datamodules.settings import check_settings
@@ -220,6 +220,11 @@ class MixtureDataModule(LoadingDataModule):
         for part in parts:
             part.trainer = self.trainer
             part.setup(stage)
+
+    def prefetch_with(self, prefetch: Callable[[Clip], object]) -> None:
+        """Complete clips of all sources where they are read; see `LoadingDataModule`."""
+        for part in self.parts.values():
+            part.prefetch_with(prefetch)
 
     def _evaluated(self) -> list[ClipDataModule]:
         """The sources that have test splits."""

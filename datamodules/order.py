@@ -14,6 +14,7 @@ therefore fixed when the first batch is taken, not when the iterator is made.
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import TypedDict
@@ -218,7 +219,7 @@ class ClipLoader:
             batch_sampler=self.order,
             num_workers=self.num_workers,
             collate_fn=list,
-            worker_init_fn=_use_one_thread,
+            worker_init_fn=_be_modest,
             # A generator of its own: otherwise each epoch draws from, and so changes, the global random state.
             generator=torch.Generator(),
         )
@@ -274,6 +275,8 @@ class ResumableLoader(ClipLoader):
         self.sampler.load_state_dict(state)
 
 
-def _use_one_thread(worker: int) -> None:
+def _be_modest(worker: int) -> None:
+    """One thread per worker: they read side by side, and threads of a forked process may wait for ever."""
     del worker
     torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

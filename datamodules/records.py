@@ -1,8 +1,7 @@
 """Plain records that cross the project's borders: what a clip is, what a plan says, what a rollout holds.
 
-Everything here is data. Nothing runs a model, and nothing is read from disk before a field that needs it is asked
-for. Frame indices are 0-based into the clip; boxes are xyxy in pixels of the original frame, half-open
-(``x1 <= x < x2``); masks have the size of the original frame. `MaskTrack`, `BoxTrack`: see `datamodules.masks`.
+Nothing here runs a model, and files are read when a field that needs them is asked for. Frame indices are 0-based into
+the clip; boxes are xyxy in pixels of the original frame, half-open (``x1 <= x < x2``); masks have its size.
 """
 
 from __future__ import annotations
@@ -45,20 +44,20 @@ class Frames(ABC):
     def read(
         self, indices: Sequence[int], *, max_pixels: int | None = None
     ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """RGB frames in the given order.
+        """RGB frames.
 
         Args:
-            indices: 0-based into the clip.
+            indices: 0-based into the clip, in the order that is wanted.
             max_pixels: Shrink so that height x width is at most this, aspect ratio kept; None keeps the original.
 
         Raises:
-            MediaError: A frame is missing or cannot be decoded; the message names it.
+            MediaError: A frame is missing or cannot be decoded.
         """
 
 
 @dataclass(frozen=True)
 class FrameBudget:
-    """How much of a clip each system may look at; enforced where clips are served.
+    """How much of a clip each system may look at.
 
     Attributes:
         glance_frames: Most frames that System 1 sees, spread evenly over the clip.
@@ -76,7 +75,7 @@ class Glance:
     """What System 1 sees of a clip: few low-resolution frames.
 
     Attributes:
-        frames: RGB, uint8, (N, h, w, 3).
+        frames: RGB, uint8.
         indices: Which frames of the clip they are.
         fps: Frames per second of the shown frames.
     """
@@ -108,6 +107,7 @@ class Clip:
         mask_source: Reads the ground truth; None at predict time, and where a benchmark labels boxes alone.
         box_source: Reads labeled boxes, where a benchmark has them and no masks.
         foreground_source: Reads the union of all annotated objects of the video, for the robustness of ReVOS, or None.
+        ahead: What a loader's worker has made of this very clip for those who ask later, by name.
     """
 
     id: str
@@ -127,6 +127,7 @@ class Clip:
     mask_source: Callable[[], MaskTrack] | None = None
     box_source: Callable[[], BoxTrack] | None = None
     foreground_source: Callable[[], MaskTrack] | None = None
+    ahead: dict[str, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def duration_s(self) -> float:
@@ -155,7 +156,7 @@ class Clip:
 
     @cached_property
     def foreground(self) -> MaskTrack | None:
-        """Everything annotated in the video as one object, or None when the benchmark does not say."""
+        """Everything annotated in the video as one object, or None."""
         return self.foreground_source() if self.foreground_source is not None else None
 
     @cached_property

@@ -82,7 +82,7 @@ class ClipSet(Dataset[Served]):
         chosen: Sequence[int] | None = None,
         on_bad_sample: OnBadSample = "raise",
         replaces_bad: bool = False,
-        prefetch: Callable[[Clip], None] = read_ahead,
+        prefetch: Callable[[Clip], object] = read_ahead,
         teach: Callable[[Clip], Lesson] | None = None,
     ) -> None:
         """Point at the prompts; nothing is read.
@@ -94,7 +94,7 @@ class ClipSet(Dataset[Served]):
                 it is served, and a clip with a broken file is left out.
             replaces_bad: What leaving out means: the next prompt of the list stands in (training, where steps have a
                 fixed size), or nothing does (evaluation, where a clip must not count twice).
-            prefetch: Called on every clip before it is served.
+            prefetch: Called on every clip before it is served; a clip that it returns is served instead.
             teach: Makes a lesson of every clip, which is served in its place; None serves the clips.
         """
         self.reader = reader
@@ -143,7 +143,8 @@ class ClipSet(Dataset[Served]):
 
     def _ready(self, place: Place, *, checks_frames: bool = False) -> Clip | Lesson:
         clip = self._clip(place)
-        self._prefetch(clip)
+        found = self._prefetch(clip)
+        clip = found if isinstance(found, Clip) else clip
         if checks_frames:
             check_frames(clip)
         return clip if self._teach is None else self._teach(clip)

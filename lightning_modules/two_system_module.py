@@ -31,6 +31,7 @@ from lightning_modules.evaluation import (
 )
 from lightning_modules.optim import Schedule, planned_updates, scheduled
 from lightning_modules.phases import PhaseClock
+from lightning_modules.reading_ahead import let_loaders_prepare
 from lightning_modules.records import Predictions
 from lightning_modules.resume_place import match_place
 from lightning_modules.trainable_state import check_trainable, keep_trainable
@@ -118,12 +119,18 @@ class TwoSystemModule(L.LightningModule):
         return self.trainer.state.fn == "fit"
 
     def configure_model(self) -> None:
-        """Read all weights, the reasoner's in shares if the strategy spreads them; a second call reads nothing."""
+        """Read all weights, the reasoner's in shares if the strategy spreads them; a second call reads nothing.
+
+        Loaders prepare from then on what needs no weights.
+        """
         if self.reasoner.model is None:
             self.reasoner.load(getattr(self.trainer.strategy, "sharding", None))
             if self.pipeline is not None:
                 self.pipeline.grounder.load(self.reasoner)
                 self.pipeline.propagator.load()
+        data = getattr(self.trainer, "datamodule", None)
+        has_masks = "masks" in self.suite.needs or not self._is_training
+        let_loaders_prepare(data, self.reasoner.builder, has_masks=has_masks)
 
     def transfer_batch_to_device(self, batch: list[Clip], device: torch.device, dataloader_idx: int) -> list[Clip]:
         """Leave clips where they are; what is made of them is moved when it is made."""

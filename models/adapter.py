@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from datamodules.errors import ConfigError
+from models.folded_lora import with_folding
 from models.sharding import fill
 
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
@@ -77,7 +78,7 @@ def put_on(base: Any, lora: LoRA, folder: str | None) -> PeftModel:  # noqa: ANN
     Raises:
         ConfigError: The folder holds no adapter.
     """
-    return get_peft_model(base, peft_config(lora, folder))
+    return get_peft_model(base, with_folding(peft_config(lora, folder)))
 
 
 def set_values(model: PeftModel, folder: str | None) -> None:

@@ -23,8 +23,9 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 
 from datamodules.records import Clip
 from models.adapter import LoRA, put_on, set_values
+from models.image_answers import ImageQuestion, shared_tower
 from models.loading import find_weights
-from models.processing import EncodedPrompt, Prompt, PromptBuilder
+from models.processing import PROMPT, EncodedPrompt, Prompt, PromptBuilder
 from models.sharded_loading import describe, give_memory, local_folder, read_base
 from models.sharding import ShardedModel, Sharding
 from models.thinker import decoder_of, multimodal_part
@@ -169,8 +170,9 @@ class Reasoner(nn.Module):
         return str(self.builder.tokenizer.decode(ids, skip_special_tokens=True))
 
     def prepare(self, clip: Clip) -> Prompt:
-        """Turn a clip into model inputs, on the CPU; see `PromptBuilder.from_clip`."""
-        return self.builder.from_clip(clip)
+        """Model inputs of a clip's question, on the CPU: those made ahead, or now; see `PromptBuilder.from_clip`."""
+        found = clip.ahead.get(PROMPT)
+        return found if isinstance(found, Prompt) else self.builder.from_clip(clip)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Run the frozen towers over a prompt, once, and place their features among the token embeddings."""
@@ -241,25 +243,30 @@ class Reasoner(nn.Module):
 
     @torch.no_grad()
     def generate_text(
-        self, images: Sequence[UInt8[np.ndarray, "height width 3"]], question: str, *, max_new_tokens: int = 256
+        self,
+        images: Sequence[UInt8[np.ndarray, "height width 3"]],
+        questions: Sequence[ImageQuestion],
+        *,
+        max_new_tokens: int = 256,
     ) -> list[str]:
-        """Answer the same question greedily for each image on its own.
+        """Answer questions about images greedily, all in one batch; each image goes through the tower once.
 
         Args:
-            images: RGB frames; each is one conversation.
-            question: User text after the image.
+            images: RGB frames, all of one size.
+            questions: (image, user text after it), each of which is one conversation.
             max_new_tokens: Longest answer in tokens.
 
         Returns:
-            One text per image, without special tokens; no images give an empty list.
+            One text per question, without special tokens; no questions give an empty list.
         """
-        answers = []
-        for image in images:
-            inputs = {name: value.to(self.device) for name, value in self.builder.from_image(image, question).items()}
-            prompt_length = inputs["input_ids"].shape[1]
+        if not questions:
+            return []
+        asked = self.builder.from_images([(images[index], text) for index, text in questions])
+        inputs = {name: value.to(self.device) for name, value in asked.items()}
+        rows = torch.tensor([index for index, _ in questions], device=self.device)
+        with shared_tower(multimodal_part(self.thinker).visual, rows):
             out = self.thinker.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **_ALONE)
-            answers.append(self.decode(out[0, prompt_length:]))
-        return answers
+        return [self.decode(row) for row in out[:, inputs["input_ids"].shape[1] :]]
 
 
 def _place(

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from datamodules.masks import BoxTrack, MaskTrack
 
 SAMPLE_RATE = 16_000
-"""Samples per second of every `Clip.audio`."""
+"""Of every `Clip.audio`."""
 
 Task = Literal["refavs", "revos", "mevis", "refcocog", "video"]
 
@@ -72,13 +72,7 @@ class FrameBudget:
 
 @dataclass(frozen=True)
 class Glance:
-    """What System 1 sees of a clip: few low-resolution frames.
-
-    Attributes:
-        frames: RGB, uint8.
-        indices: Which frames of the clip they are.
-        fps: Frames per second of the shown frames.
-    """
+    """What System 1 sees of a clip: low-resolution RGB frames, which ones, and how many of them make a second."""
 
     frames: UInt8[np.ndarray, "frames height width 3"]
     indices: tuple[int, ...]
@@ -102,7 +96,7 @@ class Clip:
         frame_names: The benchmark's name of each frame, for submission files.
         group: Group of the benchmark's own averages, where it has any; unlike `kind` it is the table's word alone.
         position: Place in the benchmark's table.
-        is_null: True when the benchmark says that the target is not there.
+        is_null: The benchmark says that the target is not there.
         audio_source: Reads the sound; None when the clip has no sound.
         mask_source: Reads the ground truth; None at predict time, and where a benchmark labels boxes alone.
         box_source: Reads labeled boxes, where a benchmark has them and no masks.
@@ -151,7 +145,7 @@ class Clip:
 
     @property
     def has_truth(self) -> bool:
-        """Whether anything is known about where the target is, or that it is absent."""
+        """Whether it is known where the target is, or that it is absent."""
         return self.is_null or self.mask_source is not None or self.box_source is not None
 
     @cached_property
@@ -161,7 +155,7 @@ class Clip:
 
     @cached_property
     def glance(self) -> Glance:
-        """The whole clip at low resolution: at most `budget.glance_frames` frames, evenly spread."""
+        """The whole clip at low resolution, in evenly spread frames."""
         shown = min(self.frames.count, self.budget.glance_frames)
         indices = tuple(int(index) for index in np.linspace(0, self.frames.count - 1, shown).round())
         frames = self.frames.read(indices, max_pixels=self.budget.glance_max_pixels)
@@ -232,8 +226,8 @@ class Plan:
     """System 1's answer: where to look and what for, or that the target is not there.
 
     Attributes:
-        keyframes: At most K, in time order, one per distinct frame.
-        is_absent: The completion says that the target is not in the clip; then there are no keyframes.
+        keyframes: At most K, in time order, one per distinct frame; none of an absent target.
+        is_absent: The completion says that the target is not in the clip.
         parse: What the parser made of the text.
         repeats: Picks that named an already chosen frame and were dropped.
     """
@@ -281,8 +275,8 @@ class Rollout:
         clip: The question.
         index: Position in its group, 0..G-1.
         text: The completion as text, without special tokens.
-        completion_ids: (L,) int64, the end-of-turn token included when it was sampled.
-        sampling_logprobs: (L,) float32, natural log, of the temperature-scaled, untruncated distribution.
+        completion_ids: (L,), the end-of-turn token included when it was sampled.
+        sampling_logprobs: (L,), natural log, of the temperature-scaled, untruncated distribution.
         is_truncated: The token limit cut the completion off.
         plan: The parsed completion.
         grounding: Boxes per keyframe; None when no reward or metric needs them.

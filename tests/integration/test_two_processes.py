@@ -24,6 +24,9 @@ SETTINGS = {
     "gspo": {"importance_level": "sequence", "micro_batch_tokens": 200, "updates_per_rollout": 2},
 }
 
+PROMPTS = {"dapo": "aa"}
+"""Prompts of the two processes where they are not "ab"; a clip that occurs twice is sampled anew the second time."""
+
 
 def train(clips: list[object], settings: dict[str, object], **trainer_settings: object) -> dict[str, object]:
     """Two optimizer steps; weights and what was logged last."""
@@ -49,7 +52,7 @@ def run_rank(rank: int, port: int, folder: str) -> None:
     )
     for name, settings in SETTINGS.items():
         result = train(
-            [noisy_clip("ab"[rank])],
+            [noisy_clip(PROMPTS.get(name, "ab")[rank])],
             settings,
             devices=2,
             strategy=DDPStrategy(process_group_backend="gloo"),
@@ -67,7 +70,7 @@ def free_port() -> int:
 def test_the_number_of_processes_does_not_change_the_update(tmp_path):
     multiprocessing.spawn(run_rank, (free_port(), str(tmp_path)), nprocs=2)
     for name, settings in SETTINGS.items():
-        expected = train([noisy_clip("a"), noisy_clip("b")], settings)
+        expected = train([noisy_clip(prompt) for prompt in PROMPTS.get(name, "ab")], settings)
         for rank in (0, 1):
             found = torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True)
             for weight, value in expected["weights"].items():

@@ -52,20 +52,6 @@ def shrink(image: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]) ->
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def spread(total: int, wanted: int | None) -> tuple[int, ...]:
-    """Pick indices evenly over a sequence, both ends included.
-
-    Args:
-        total: Length of the sequence, at least 1.
-        wanted: How many to pick; None, or as many as there are, picks all.
-
-    Returns:
-        Rising indices in ``0..total - 1``.
-    """
-    kept = total if wanted is None else min(total, wanted)
-    return tuple(int(index) for index in np.linspace(0, total - 1, kept).round())
-
-
 class FolderFrames(Frames):
     """Frames kept as one image file each."""
 

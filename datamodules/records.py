@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from datamodules.masks import MaskTrack
+from datamodules.thinning import spread
 
 SAMPLE_RATE = 16_000
 """Samples per second of every `Clip.audio`."""
@@ -151,10 +152,9 @@ class Clip:
     @cached_property
     def glance(self) -> Glance:
         """The whole clip at low resolution: at most `budget.glance_frames` frames, evenly spread."""
-        shown = min(self.frames.count, self.budget.glance_frames)
-        indices = tuple(int(index) for index in np.linspace(0, self.frames.count - 1, shown).round())
+        indices = spread(self.frames.count, self.budget.glance_frames)
         frames = self.frames.read(indices, max_pixels=self.budget.glance_max_pixels)
-        return Glance(frames, indices, fps=self.frames.fps * shown / self.frames.count)
+        return Glance(frames, indices, fps=self.frames.fps * len(indices) / self.frames.count)
 
     def close_up(self, indices: Sequence[int]) -> UInt8[np.ndarray, "frames height width 3"]:
         """Chosen frames at up to `budget.close_up_max_pixels`."""

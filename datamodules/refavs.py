@@ -23,9 +23,10 @@ from jaxtyping import Float32
 from datamodules.audio import read_audio
 from datamodules.clean import clean_expression, is_useless
 from datamodules.masks import MaskTrack
-from datamodules.media import FolderFrames, read_mask_track, spread, unreadable
+from datamodules.media import FolderFrames, read_mask_track, unreadable
 from datamodules.reader import ClipReader
 from datamodules.records import SAMPLE_RATE, Clip, FrameBudget
+from datamodules.thinning import spread
 from datamodules.tree import Tree
 
 SPLITS = ("train", "val", "test_s", "test_u", "test_n")

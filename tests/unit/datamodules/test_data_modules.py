@@ -172,6 +172,18 @@ def test_broken_clips_are_counted_over_all_loaders(refavs_root, caplog):
         ids(refavs(refavs_root).train_dataloader())
 
 
+def test_a_missing_file_is_left_out_where_that_was_asked_for(refavs_root):
+    """The second training clip has lost its sound: the check warns, and the next prompt takes its place."""
+    (refavs_root / "media" / "-bcdefghij__5000_15000" / "audio.wav").unlink()
+
+    with pytest.raises(DataLayoutError, match="1 of 3 clips have no sound; first"):
+        refavs(refavs_root)
+    with pytest.warns(UserWarning, match="1 of 3 clips have no sound; .* such clips are left out"):
+        module = refavs(refavs_root, on_bad_sample="skip")
+    assert len(ids(module.train_dataloader())) == 4
+    assert [name.rsplit("_", 2)[-2] for name in module.skipped] == ["hair-dryer"]
+
+
 def test_reading_ahead_can_be_replaced(refavs_root):
     module = refavs(refavs_root)
     seen = []

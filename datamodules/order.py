@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -37,12 +37,14 @@ class OrderState(TypedDict):
         used: Prompts of this epoch that were handed out, over all processes.
         size: Prompts per epoch.
         seed: Seed of the order.
+        prompts: `ClipSet.fingerprint` of what the order is about; only a loader knows it.
     """
 
     epoch: int
     used: int
     size: int
     seed: int
+    prompts: NotRequired[str]
 
 
 class TrainOrder(Sampler[list[Place]]):
@@ -244,19 +246,21 @@ class ResumableLoader(ClipLoader):
             yield batch
 
     def state_dict(self) -> OrderState:
-        """Where the epoch stands."""
-        return self.sampler.state_dict()
+        """Where the epoch stands, and in which prompts."""
+        return {**self.sampler.state_dict(), "prompts": self.clips.fingerprint}
 
     def load_state_dict(self, state: OrderState) -> None:
         """Go on where another loader stood.
 
         Args:
-            state: From `state_dict`.
+            state: From `state_dict`; one without `prompts` is not held against them.
 
         Raises:
             ConfigError: The state belongs to other data settings, or does not fall between two steps.
         """
         self.sampler.load_state_dict(state)
+        if "prompts" in state:
+            self.clips.check_fingerprint(state["prompts"])
 
 
 def _use_one_thread(worker: int) -> None:

@@ -6,13 +6,15 @@ file either stops the run, or its clip is left out by a fixed rule, counted and 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from torch.utils.data import Dataset
 
-from datamodules.errors import MediaError
+from datamodules.errors import ConfigError, MediaError
 from datamodules.reader import ClipReader
 from datamodules.records import Clip
 
@@ -109,6 +111,35 @@ class ClipSet(Dataset[Served]):
     def __len__(self) -> int:
         """Prompts per epoch."""
         return len(self.chosen)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the prompts in their order: which clips, what is asked, and which frames are served at what pace.
+
+        Where the files are does not count, nor how much of a clip each system may look at. No media is opened.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for index in self.chosen:
+            clip = self.reader.clip(index)
+            served = (clip.id, clip.expression, clip.is_null, clip.frames.count, clip.frames.fps)
+            digest.update(repr(served).encode())
+        return digest.hexdigest()
+
+    def check_fingerprint(self, expected: str) -> None:
+        """Refuse to go on in the middle of other prompts.
+
+        Args:
+            expected: What the fingerprint was when a checkpoint was written.
+
+        Raises:
+            ConfigError: It is another one now.
+        """
+        if expected != self.fingerprint:
+            raise ConfigError(
+                f"the checkpoint was written in the middle of {len(self)} other prompts: other clips, questions or"
+                " frames. Restore the data settings (such as --data.root, --data.null_fraction, --data.clip_frames,"
+                " --data.fps, --data.avshapes_seed) to resume, or start a new run from the exported adapter."
+            )
 
     def __getitem__(self, place: Place) -> Served:
         """Serve one place.

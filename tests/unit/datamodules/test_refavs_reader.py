@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
 from benchmark_trees import CROSSED, DASHED, LEFT, MUTED, PLAIN, SIZE, SWAPPED, write_clip, write_masks
 from PIL import Image
 
@@ -103,6 +104,14 @@ def test_a_muted_clip_without_a_sound_file_is_silent_for_its_whole_length(refavs
 
     assert audio.shape == (160_000,)
     assert not audio.any()
+
+
+@pytest.mark.parametrize("index", [0, 3])
+def test_a_sound_file_without_samples_is_silence_too(refavs_root, index):
+    clip = RefAVS(refavs_root, split="train")[index]
+    soundfile.write(refavs_root / "media" / clip.video / "audio.wav", np.zeros(0), 16_000)
+
+    assert clip.audio.tolist() == [0.0] * 160_000
 
 
 def test_sound_is_looked_for_in_both_places(refavs_root):

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from datamodules.errors import ConfigError
 from datamodules.records import Clip
-from datamodules.serving import ClipSet, Place, Served
+from datamodules.serving import ClipSet, FailuresServed, Place, Served
 
 _log = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class ClipLoader:
 
     def _loader(self) -> DataLoader[Served]:
         return DataLoader(
-            self.clips,
+            FailuresServed(self.clips),
             batch_sampler=self.order,
             num_workers=self.num_workers,
             collate_fn=list,
@@ -211,6 +211,8 @@ class ClipLoader:
         )
 
     def _reported(self, served: list[Served]) -> list[Served]:
+        for failure in (item.failure for item in served if item.failure is not None):
+            raise failure
         for clip_id, problem in (pair for item in served for pair in item.problems):
             if clip_id not in self.skipped:
                 _log.warning("Left out, and will be whenever it comes up: %s", problem)

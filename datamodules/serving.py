@@ -37,10 +37,12 @@ class Served:
     Attributes:
         clip: The clip; None when it was broken and nothing may stand in for it.
         problems: For each broken clip met on the way: its id, and what was wrong.
+        failure: What stops the run, if anything does; then there is no clip.
     """
 
     clip: Clip | None
     problems: tuple[tuple[str, str], ...] = ()
+    failure: MediaError | None = None
 
 
 def read_ahead(clip: Clip) -> None:
@@ -174,3 +176,26 @@ class ClipSet(Dataset[Served]):
         if checks_frames:
             check_frames(clip)
         return clip
+
+
+class FailuresServed(Dataset[Served]):
+    """Clips whose broken files are handed over like clips: what a worker raises, PyTorch turns into a traceback."""
+
+    def __init__(self, clips: Dataset[Served]) -> None:
+        """Keep the clips.
+
+        Args:
+            clips: What to serve.
+        """
+        self._clips = clips
+
+    def __getitem__(self, place: Place) -> Served:
+        """Serve one place; what is wrong with its files is in `Served.failure`.
+
+        Args:
+            place: Epoch, and position in the epoch's list.
+        """
+        try:
+            return self._clips[place]
+        except MediaError as error:
+            return Served(None, failure=error)

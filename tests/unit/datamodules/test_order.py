@@ -245,11 +245,12 @@ def test_what_workers_read_travels_with_the_clips(refavs_root, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_file_is_named_across_processes(refavs_root, workers):
+def test_a_broken_file_is_one_message_across_processes(refavs_root, workers):
+    """Left to itself, PyTorch would put the traceback of the worker into it."""
     clips = ClipSet(RefAVS(refavs_root, split="test_s"))
     (refavs_root / "media" / clips.reader[0].video / "audio.wav").write_bytes(b"")
 
-    with pytest.raises(MediaError, match=r"refavs/test_s/11:.*audio\.wav cannot be decoded"):
+    with pytest.raises(MediaError, match=r"\Arefavs/test_s/11:.*audio\.wav cannot be decoded.*skip\.\Z"):
         list(ClipLoader(clips, EvalOrder(1, batch_size=1), num_workers=workers))
 
 

@@ -206,6 +206,7 @@ class ParseReport:
         objects: JSON objects found in the answer.
         complete: Those with a valid start, end and description.
         in_clip: Those whose segment lies within the clip with start <= end.
+        moments: Distinct frames that they name, those that a plan has no room for included.
         problem: Why nothing could be used; empty when something could.
     """
 
@@ -213,6 +214,7 @@ class ParseReport:
     objects: int = 0
     complete: int = 0
     in_clip: int = 0
+    moments: int = 0
     problem: str = ""
 
 

@@ -178,10 +178,12 @@ class ClipDataModule(L.LightningDataModule, ABC):
             stage: fit, validate, test or predict.
 
         Raises:
-            ConfigError: There are no prompts of a kind that was asked for.
+            ConfigError: There are no prompts of a kind that was asked for, or half a question about a video.
             DataLayoutError: The folder cannot be used.
+            MediaError: The video to predict on cannot be read.
         """
         if self._asks_about_video(stage):
+            _ = self._video_clip()  # a wrong path is found here, before any weights are read
             return
         stages: dict[str, tuple[Stage, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         parts = [(one, split) for one in stages.get(stage, ("predict",)) for split in self._splits(one)]
@@ -221,10 +223,7 @@ class ClipDataModule(L.LightningDataModule, ABC):
         """
         if not self._asks_about_video("predict"):
             return [self._eval_loader(self._clips("predict", split)) for split in self.test_splits]
-        clip = video_question(
-            self.video, self.expression, fps=self.fps, max_frames=self.eval_clip_frames, budget=self.budget
-        )
-        return [self._eval_loader(ClipSet(SingleClip(clip), prefetch=self.prefetch))]
+        return [self._eval_loader(ClipSet(SingleClip(self._video_clip()), prefetch=self.prefetch))]
 
     @property
     def rollouts_per_epoch(self) -> int:
@@ -253,6 +252,10 @@ class ClipDataModule(L.LightningDataModule, ABC):
             dataloader_idx: Not used.
         """
         return batch
+
+    def _video_clip(self) -> Clip:
+        frames = self.eval_clip_frames
+        return video_question(self.video, self.expression, fps=self.fps, max_frames=frames, budget=self.budget)
 
     def _asks_about_video(self, command: str | None) -> bool:
         return command == "predict" and (self.video is not None or self.expression is not None)

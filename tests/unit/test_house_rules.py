@@ -31,13 +31,14 @@ RECORDS = {
     "datamodules/records.py": {"datamodules.masks", "datamodules.thinning"},
     "datamodules/errors.py": set(),
     "datamodules/masks.py": set(),
+    "datamodules/needs.py": set(),
     "datamodules/thinning.py": set(),
 }
 """Records cross every border, so they may import nothing but each other and what imports nothing itself."""
 
 ONLY_RECORDS = {"rewards", "metrics", "models", "grpo"}
 """Packages that may take records and errors from `datamodules`, but no reader."""
-RECORD_MODULES = {"datamodules.records", "datamodules.errors", "datamodules.masks"}
+RECORD_MODULES = {"datamodules.records", "datamodules.errors", "datamodules.masks", "datamodules.needs"}
 
 PROGRAMS = ("models/tiny/", "metrics/score/")
 """Commands that read data themselves; nothing else in their packages may import them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -163,13 +164,17 @@ def read_mask_track(files: Sequence[Path], size: tuple[int, int], *, clip_id: st
         clip_id: What error messages call the clip.
 
     Returns:
-        A track with one object; a frame without a foreground pixel has no mask.
+        A track with one object; a frame without a foreground pixel has no mask. Files of another size than the frames
+        are brought to it as by `read_mask`, and kept as they are in `MaskTrack.stored`.
 
     Raises:
         MediaError: A file is missing or cannot be decoded.
     """
-    masks = np.stack([read_mask(path, size, clip_id=clip_id) for path in files])
-    return MaskTrack.from_dense(masks[:, None])
+    masks = [read_mask(path, None, clip_id=clip_id) for path in files]
+    track = MaskTrack.from_dense(np.stack([resize_mask(mask, size) for mask in masks])[:, None])
+    if all(mask.shape == size for mask in masks):
+        return track
+    return replace(track, stored=tuple(MaskTrack.from_dense(mask[None, None]) for mask in masks))
 
 
 def check_indices(indices: Sequence[int], count: int, clip_id: str) -> None:

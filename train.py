@@ -23,16 +23,20 @@ from callbacks.curves import CurveGroups
 from callbacks.export import ExportAdapter
 from callbacks.health import HealthMonitor
 from callbacks.interrupt import GracefulInterrupt
+from callbacks.memory_check import MemoryCheck
 from callbacks.overlays import MaskOverlays
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import RunProgress
+from callbacks.rank_watch import RankWatch
 from callbacks.results import ResultsWriter
 from callbacks.rollout_table import RolloutTable
 from callbacks.summary import FitSummary
 from callbacks.throughput import Throughput
+from datamodules.mixture import MixtureDataModule
 from datamodules.modules import MeViSDataModule, RefAVSDataModule, ReVOSDataModule
 from lightning_modules.cli import run
 from lightning_modules.grpo_module import GRPOModule
+from lightning_modules.sft_module import SFTModule
 from models.box_grounder import ReasonerGrounder
 from models.detector import DetectorGrounder
 from models.propagator import SAM2Propagator
@@ -44,6 +48,8 @@ CALLBACKS: dict[str, type[Callback]] = {
     "curves": CurveGroups,
     "checkpoint": RunCheckpoint,
     "interrupt": GracefulInterrupt,
+    "ranks": RankWatch,
+    "memory": MemoryCheck,
     "rollouts": RolloutTable,
     "overlays": MaskOverlays,
     "health": HealthMonitor,
@@ -57,9 +63,11 @@ CALLBACKS: dict[str, type[Callback]] = {
 
 SHORT_NAMES = (
     GRPOModule,
+    SFTModule,
     RefAVSDataModule,
     ReVOSDataModule,
     MeViSDataModule,
+    MixtureDataModule,
     ReasonerGrounder,
     DetectorGrounder,
     SAM2Propagator,

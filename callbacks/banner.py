@@ -14,6 +14,7 @@ from rich.table import Table
 
 from callbacks.notice import notice
 from callbacks.progress import planned_batches
+from lightning_modules.sharded_strategy import ShardedStrategy
 
 _TINY = Path("weights") / "tiny"
 _GENERATED = "avshapes"
@@ -45,8 +46,18 @@ class StartBanner(Callback):
             for name, value in batches:
                 table.add_row(name, value)
             console.print(table)
+        console.print(f"strategy: {describe_strategy(trainer)}", soft_wrap=True, highlight=False)
         device = f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"
         console.print(f"running on {device}; logs and checkpoints in {folder or 'nowhere (no logger)'}", soft_wrap=True)
+
+
+def describe_strategy(trainer: L.Trainer) -> str:
+    """How weights and work are spread over the devices, in one line."""
+    strategy = trainer.strategy
+    if isinstance(strategy, ShardedStrategy):
+        return strategy.describe()
+    name = type(strategy).__name__
+    return name if trainer.world_size == 1 else f"{name}, a whole base on each of {trainer.world_size} devices"
 
 
 def weights_table(module: L.LightningModule) -> Table:

@@ -7,16 +7,15 @@ and `--model.reasoner.adapter folder` starts another run from it. The frozen bas
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import PeftModel
 
-_PREFIX = "reasoner.model."
+from lightning_modules.export_run import PREFIX
+from lightning_modules.trainable_state import whole
+from models.adapter import write_adapter
 
 
 class ExportAdapter(Callback):
@@ -36,30 +35,10 @@ class ExportAdapter(Callback):
         if self.folder is None or not isinstance(model, PeftModel) or not trainer.loggers:
             return
         # Both are collectives: with sharded weights every process gives its part, and the folder is broadcast.
-        state = trainer.strategy.lightning_module_state_dict()
+        state = {name: whole(value) for name, value in trainer.strategy.lightning_module_state_dict().items()}
         run = trainer.log_dir
         if trainer.is_global_zero and run is not None:
             target = Path(run) / self.folder
-            export_adapter(model, state, target)
+            weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+            write_adapter(model.peft_config["default"], weights, target)
             rank_zero_info(f"adapter written to {target}")
-
-
-def export_adapter(model: PeftModel, state: dict[str, Any], folder: Path) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors`.
-
-    Args:
-        model: The model with the adapter; its configuration is written as for inference and left as it is.
-        state: The module's whole weights, as a strategy collects them.
-        folder: Made when it is missing; an older adapter in it is replaced.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    ours = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
-    weights: dict[str, torch.Tensor] = get_peft_model_state_dict(model, state_dict=ours)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config["default"]
-    before, config.inference_mode = config.inference_mode, True
-    try:
-        config.save_pretrained(str(folder))
-    finally:
-        config.inference_mode = before

@@ -114,6 +114,7 @@ def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix:
     with (run / "clips.jsonl").open("w") as file:
         for result in evaluation.results:
             values = {name.partition("/")[2]: value for name, value in clip_values(result).items()}
+            values = {name: value for name, value in values.items() if f"{prefix}{name}" in evaluation.metrics}
             row = {"clip": result.clip_id, "kind": result.kind, "text": result.text, **values}
             file.write(json.dumps(row) + "\n")
 

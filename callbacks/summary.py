@@ -73,13 +73,17 @@ class FitSummary(Callback):
                 console.print(_table(rows, *steps) if steps[0] != steps[1] else _ONE_VALIDATION.format(steps[0]))
         if self.enabled and folder is not None:
             lines = next_commands(Path(folder), getattr(trainer.checkpoint_callback, "last_model_path", ""))
-            for line in lines if hasattr(pl_module, "last_validation") else lines[:2]:
+            for line in lines if getattr(pl_module, "pipeline", None) is not None else lines[:2]:
                 console.print(line, soft_wrap=True, highlight=False)
 
 
 def as_plain(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation as plain containers that a checkpoint may hold: means, and the values of every clip by key."""
-    clips = {result.clip_id: clip_values(result) for result in evaluation.results}
+    known = set(evaluation.metrics)
+    clips = {
+        result.clip_id: {key: value for key, value in clip_values(result).items() if key in known}
+        for result in evaluation.results
+    }
     return {"rollout_step": evaluation.rollout_step, "metrics": dict(evaluation.metrics), "clips": clips}
 
 
@@ -97,8 +101,12 @@ def clip_values(result: ClipResult) -> dict[str, float]:
             "null_accuracy": scores.is_null_right,
             "false_absent": None if scores.is_null else scores.says_absent,
         }
-        values |= ours | {f"{result.kind}/{name}": value for name, value in ours.items()}
+        values |= {f"{group}{name}": value for group in ("", *_groups(result)) for name, value in ours.items()}
     return {_PREFIX + name: float(value) for name, value in values.items() if value is not None}
+
+
+def _groups(result: ClipResult) -> tuple[str, str]:
+    return f"{result.kind}/", f"{result.task}/"
 
 
 def compare(first: dict[str, Any], last: dict[str, Any]) -> list[dict[str, Any]]:

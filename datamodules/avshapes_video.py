@@ -98,11 +98,12 @@ def tracking_case(key: tuple[int, ...], *, size: int, jitter: float) -> Tracking
 
 
 class TrainWindows(Dataset[WindowBatch]):
-    """The batch of every training step: pairs of frames first, then windows with a single-frame batch now and then.
+    """The batch of every training step: pairs of frames and single frames in turns, then windows, frames now and then.
 
     Args:
         seed: With the step, decides everything.
-        pair_steps: Steps of the first stage, pairs of consecutive frames.
+        pair_steps: Steps of the first stage, pairs of consecutive frames and single frames in turns. A decoder that has
+            learned boxes alone is slow to take memories in, and the other way round.
         video_steps: Steps of the second stage.
         side: Side of the frames in pixels.
         images: Pairs in a batch of pairs, frames in a batch of single frames.
@@ -152,7 +153,7 @@ class TrainWindows(Dataset[WindowBatch]):
     def _shape(self, rng: np.random.Generator, step: int) -> WindowShape:
         taught = step - self._pair_steps
         if taught < 0:
-            return WindowShape(self._images, frames=2)
+            return WindowShape(self._images, frames=2 if step % 2 == 0 else 1)
         if taught % self._image_share == self._image_share - 1:
             return WindowShape(self._images, frames=1)
         prompts = 1 + int(rng.random() < 0.25)
@@ -193,7 +194,7 @@ class AVShapesVideoDataModule(L.LightningDataModule):
 
     Args:
         seed: With the step, decides every training batch; with an index, every held-out case.
-        pair_steps: Training steps on pairs of frames (box -> mask, and one look back).
+        pair_steps: Training steps on pairs of frames (one look back) and single frames (box -> mask) in turns.
         video_steps: Training steps after that, on windows.
         side: Side of the training frames in pixels; the model's image size.
         images: Pairs in a batch of pairs, frames in a batch of single frames.
@@ -213,8 +214,8 @@ class AVShapesVideoDataModule(L.LightningDataModule):
         self,
         seed: int = 0,
         *,
-        pair_steps: int = 400,
-        video_steps: int = 1200,
+        pair_steps: int = 500,
+        video_steps: int = 1500,
         side: int = 128,
         images: int = 16,
         window_clips: int = 4,
@@ -234,8 +235,8 @@ class AVShapesVideoDataModule(L.LightningDataModule):
         }
         problems = [f"data.{name} must be at least 1, found {count}." for name, count in counts.items() if count < 1]
         longest = WORLDS[0].frames
-        if not 2 <= window_frames <= longest:
-            problems.append(f"data.window_frames must be 2..{longest}, found {window_frames}.")
+        if not 3 <= window_frames <= longest:
+            problems.append(f"data.window_frames must be 3..{longest}, found {window_frames}.")
         if problems:
             raise ConfigError(" ".join(problems))
         self.seed = seed

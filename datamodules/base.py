@@ -1,32 +1,30 @@
-"""What all data modules share: settings, where the data is, and loaders for every stage.
+"""What the data modules of single benchmarks share: settings, where the data is, and loaders for every stage.
 
-A batch is a list of `Clip`: nothing is padded, stacked or moved to a device here. Subclasses say how one benchmark is
-checked and read. Evaluation loaders serve every chosen clip once; with several processes a process may be handed an
-empty list at the end, so that all of them take the same number of batches.
+Subclasses say how one benchmark is checked and read. Evaluation loaders serve every chosen clip once; with several
+processes a process may be handed an empty list at the end, so that all of them take the same number of batches.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import lightning as L
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.avshapes.make import ensure_avshapes
 from datamodules.layout import LayoutReport
-from datamodules.order import ClipLoader, EvalOrder, ResumableLoader, TrainOrder
+from datamodules.lessons import Lesson
+from datamodules.loaders import LoadingDataModule
+from datamodules.order import ClipLoader, ResumableLoader, TrainOrder
 from datamodules.reader import ClipReader, WithoutTruth
 from datamodules.records import Clip, FrameBudget, Task
 from datamodules.selection import choose
 from datamodules.serving import ClipSet, OnBadSample, read_ahead
 from datamodules.settings import check_settings
-from datamodules.video import SingleClip, video_question
+from datamodules.supervised import Answers, teacher
 
 Stage = Literal["train", "val", "test", "predict"]
 
@@ -34,7 +32,7 @@ AVSHAPES = "avshapes"
 """The root that stands for the generated benchmark."""
 
 
-class ClipDataModule(L.LightningDataModule, ABC):
+class ClipDataModule(LoadingDataModule):
     """Clips of one benchmark for training, validation and every test split, and any video file for prediction.
 
     Attributes:
@@ -43,8 +41,8 @@ class ClipDataModule(L.LightningDataModule, ABC):
         unlabeled_splits: Further splits that can be predicted on and not tested, as their ground truth is not public.
         train_split: The benchmark's split that training draws from.
         val_split: The benchmark's split that validation draws from.
-        prefetch: Called on every clip where it is read, in a worker if there are any; replace it before the loaders
-            are made to read ahead more or less.
+        prefetch: Called on every clip where it is read, in a worker if there are any, and may return another one to
+            be served; replace it before the loaders are made to read ahead more or less.
     """
 
     task: ClassVar[Task]
@@ -74,6 +72,8 @@ class ClipDataModule(L.LightningDataModule, ABC):
         seed: int = 0,
         num_workers: int = 0,
         on_bad_sample: OnBadSample = "raise",
+        answers: Answers | None = None,
+        answer_keyframes: int = 4,
         avshapes_seed: int = 0,
         avshapes_sizes: dict[str, int] | None = None,
         avshapes_cache: str | None = None,
@@ -108,6 +108,10 @@ class ClipDataModule(L.LightningDataModule, ABC):
             on_bad_sample: What a missing or broken file does: "raise" stops the run and names it; "skip" decodes every
                 frame ahead of use, leaves a broken clip out, names it once and counts it. In training the next prompt
                 takes its place.
+            answers: What training serves beside the clips, for supervised training: "labels" makes right answers of
+                the ground truth, with the expression as description; "oracle" describes the target itself and works
+                on the generated benchmark alone; "places" says where it is. Null serves clips, as GRPO takes them.
+            answer_keyframes: Most moments of such an answer.
             avshapes_seed: Seed of the generated benchmark.
             avshapes_sizes: Sizes of the generated benchmark that differ from its defaults, by name.
             avshapes_cache: Folder that generated benchmarks are kept in; null takes the user's cache folder.
@@ -117,20 +121,27 @@ class ClipDataModule(L.LightningDataModule, ABC):
         Raises:
             ConfigError: Settings that cannot work; names all of them.
         """
-        super().__init__()
+        super().__init__(
+            prompts_per_step=prompts_per_step,
+            val_batch_size=val_batch_size,
+            budget=FrameBudget(glance_frames, glance_max_pixels, close_up_max_pixels),
+            fps=fps,
+            eval_clip_frames=eval_clip_frames,
+            seed=seed,
+            num_workers=num_workers,
+            video=video,
+            expression=expression,
+        )
         self.root = root
         self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
         self.null_fraction, self.val_null_fraction = null_fraction, val_null_fraction
         self.test_splits = tuple(self.benchmark_splits if test_splits is None else test_splits)
-        self.prompts_per_step, self.val_batch_size = prompts_per_step, val_batch_size
-        self.budget = FrameBudget(glance_frames, glance_max_pixels, close_up_max_pixels)
-        self.fps, self.clip_frames, self.eval_clip_frames = fps, clip_frames, eval_clip_frames
-        self.seed, self.num_workers, self.on_bad_sample = seed, num_workers, on_bad_sample
+        self.clip_frames, self.on_bad_sample = clip_frames, on_bad_sample
+        self.answers, self.answer_keyframes = answers, answer_keyframes
         self.avshapes_seed, self.avshapes_sizes, self.avshapes_cache = avshapes_seed, avshapes_sizes, avshapes_cache
-        self.video, self.expression = video, expression
-        self.prefetch = read_ahead
+        self.prefetch: Callable[[Clip], object] = read_ahead
+        self._teach: Callable[[Clip], Lesson] | None = None
         self._drawn: dict[tuple[Stage, str], tuple[ClipReader, tuple[int, ...]]] = {}
-        self._loaders: list[ClipLoader] = []
         check_settings(
             {**vars(self), **asdict(self.budget)}, known_splits=(*self.benchmark_splits, *self.unlabeled_splits)
         )
@@ -168,7 +179,7 @@ class ClipDataModule(L.LightningDataModule, ABC):
 
     def prepare_data(self) -> None:
         """Make the generated benchmark, where it is wanted; called once per machine."""
-        if self.root == AVSHAPES and not (self.trainer and self._asks_about_video(self.trainer.state.fn)):
+        if self.root == AVSHAPES and not (self.trainer and self.asks_about_video(self.trainer.state.fn)):
             _ = self.data_root
 
     def setup(self, stage: str) -> None:
@@ -179,11 +190,11 @@ class ClipDataModule(L.LightningDataModule, ABC):
 
         Raises:
             ConfigError: There are no prompts of a kind that was asked for, or half a question about a video.
-            DataLayoutError: The folder cannot be used.
+            DataLayoutError: The folder cannot be used, or true descriptions are asked for and it has none.
             MediaError: The video to predict on cannot be read.
         """
-        if self._asks_about_video(stage):
-            _ = self._video_clip()  # a wrong path is found here, before any weights are read
+        if self.asks_about_video(stage):
+            _ = self.video_clip()  # a wrong path is found here, before any weights are read
             return
         stages: dict[str, tuple[Stage, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         parts = [(one, split) for one in stages.get(stage, ("predict",)) for split in self._splits(one)]
@@ -194,6 +205,8 @@ class ClipDataModule(L.LightningDataModule, ABC):
         report = self.check_layout(root, tuple(dict.fromkeys(split for _, split in wanted)))
         for warning in report.warnings:
             rank_zero_warn(f"{report.base}: {warning}")
+        if self.answers is not None and any(one == "train" for one, _ in wanted):
+            self._teach = teacher(self.answers, self.answer_keyframes, root)
         for one, split in wanted:
             reader = self.open_split(root, split, one)
             reader = WithoutTruth(reader) if one == "predict" else reader
@@ -201,18 +214,33 @@ class ClipDataModule(L.LightningDataModule, ABC):
 
     def train_dataloader(self) -> ResumableLoader:
         """Prompts in a new order every epoch; resumes exactly."""
-        clips = self._clips("train", self.train_split)
-        loader = ResumableLoader(clips, self._train_order(), num_workers=self.num_workers)
-        self._loaders.append(loader)
-        return loader
+        return self.keep(ResumableLoader(self.train_clips(), self.train_order(), num_workers=self.num_workers))
+
+    def train_clips(self, *, copies: int = 1) -> ClipSet:
+        """The prompts of an epoch, before anything is put in order. Known after `setup`.
+
+        Args:
+            copies: How often each of them is listed; one that is asked again counts as another visit.
+        """
+        return self._clips("train", self.train_split, copies=copies)
+
+    def prefetch_with(self, prefetch: Callable[[Clip], object]) -> None:
+        """Complete clips where they are read; see `LoadingDataModule`."""
+        self.prefetch = prefetch
+
+    def train_order(self) -> TrainOrder:
+        """A new permutation for every epoch, at its beginning. Known after `setup`."""
+        rank, world_size = self.rank_and_world_size()
+        size = len(self.train_clips())
+        return TrainOrder(size, batch_size=self.prompts_per_step, rank=rank, world_size=world_size, seed=self.seed)
 
     def val_dataloader(self) -> ClipLoader:
         """The chosen validation clips, in file order."""
-        return self._eval_loader(self._clips("val", self.val_split))
+        return self.eval_loader(self._clips("val", self.val_split))
 
     def test_dataloader(self) -> list[ClipLoader]:
         """One loader for each of `test_splits`, in file order."""
-        return [self._eval_loader(self._clips("test", split)) for split in self.test_splits]
+        return [self.eval_loader(self._clips("test", split)) for split in self.test_splits]
 
     def predict_dataloader(self) -> list[ClipLoader]:
         """The video file and expression to predict on, or one loader for each of `test_splits`; no ground truth.
@@ -221,44 +249,9 @@ class ClipDataModule(L.LightningDataModule, ABC):
             ConfigError: There is a video file and no expression, or the reverse.
             MediaError: The video cannot be read.
         """
-        if not self._asks_about_video("predict"):
-            return [self._eval_loader(self._clips("predict", split)) for split in self.test_splits]
-        return [self._eval_loader(ClipSet(SingleClip(self._video_clip()), prefetch=self.prefetch))]
-
-    @property
-    def rollouts_per_epoch(self) -> int:
-        """Rollout phases, that is training batches, per epoch; the same on every process. Known after `setup`."""
-        return len(self._train_order())
-
-    def steps_per_epoch(self, *, updates_per_rollout: int = 1) -> int:
-        """Optimizer steps per epoch. Known after `setup`.
-
-        Args:
-            updates_per_rollout: Optimizer steps that each rollout phase is followed by.
-        """
-        return self.rollouts_per_epoch * updates_per_rollout
-
-    @property
-    def skipped(self) -> Counter[str]:
-        """How often each broken clip was left out in this process, by clip id; empty unless broken ones are skipped."""
-        return sum((loader.skipped for loader in self._loaders), Counter())
-
-    def transfer_batch_to_device(self, batch: list[Clip], device: torch.device, dataloader_idx: int) -> list[Clip]:
-        """Leave clips as they are: they hold no tensors, and Lightning refuses to look into frozen records.
-
-        Args:
-            batch: Clips.
-            device: Not used.
-            dataloader_idx: Not used.
-        """
-        return batch
-
-    def _video_clip(self) -> Clip:
-        frames = self.eval_clip_frames
-        return video_question(self.video, self.expression, fps=self.fps, max_frames=frames, budget=self.budget)
-
-    def _asks_about_video(self, command: str | None) -> bool:
-        return command == "predict" and (self.video is not None or self.expression is not None)
+        if not self.asks_about_video("predict"):
+            return [self.eval_loader(self._clips("predict", split)) for split in self.test_splits]
+        return [self.video_loader()]
 
     def _splits(self, stage: Stage) -> tuple[str, ...]:
         return {"train": (self.train_split,), "val": (self.val_split,)}.get(stage, self.test_splits)
@@ -273,26 +266,16 @@ class ClipDataModule(L.LightningDataModule, ABC):
         share = self.val_null_fraction if stage == "val" and size is not None else None
         return choose(reader.nulls, size=size, null_fraction=share, seed=self.seed, setting="data.val_null_fraction")
 
-    def _clips(self, stage: Stage, split: str) -> ClipSet:
+    def _clips(self, stage: Stage, split: str, *, copies: int = 1) -> ClipSet:
         if (stage, split) not in self._drawn:
             raise RuntimeError(f"the {stage} clips ({split}) are not open yet; call setup before asking for a loader.")
         reader, chosen = self._drawn[stage, split]
-        replaces = stage == "train"
+        trains = stage == "train"
         return ClipSet(
-            reader, chosen=chosen, on_bad_sample=self.on_bad_sample, replaces_bad=replaces, prefetch=self.prefetch
+            reader,
+            chosen=chosen * copies,
+            on_bad_sample=self.on_bad_sample,
+            replaces_bad=trains,
+            prefetch=self.prefetch,
+            teach=self._teach if trains else None,
         )
-
-    def _train_order(self) -> TrainOrder:
-        rank, world_size = self._rank_and_world_size()
-        size = len(self._clips("train", self.train_split))
-        return TrainOrder(size, batch_size=self.prompts_per_step, rank=rank, world_size=world_size, seed=self.seed)
-
-    def _eval_loader(self, clips: ClipSet) -> ClipLoader:
-        rank, world_size = self._rank_and_world_size()
-        order = EvalOrder(len(clips), batch_size=self.val_batch_size, rank=rank, world_size=world_size)
-        loader = ClipLoader(clips, order, num_workers=self.num_workers)
-        self._loaders.append(loader)
-        return loader
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

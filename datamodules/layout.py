@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules import mevis, refavs, revos_meta
+from datamodules import mevis, refavs, refcocog_table, revos_meta
 from datamodules.errors import DataLayoutError
 from datamodules.findings import Findings
 from datamodules.json_index import JsonIndex, open_index
@@ -162,6 +162,34 @@ def _mevis_fact(split: str, videos: Sequence[Video]) -> str:
     return f"{split}: {len(videos)} videos, {len(kinds)} expressions ({counts})"
 
 
+def check_refcocog(
+    root: Path | str, *, splits: Sequence[str] = refcocog_table.SPLITS, every_file: bool = False, may_skip: bool = False
+) -> LayoutReport:
+    """Check a folder of refCOCOg_2k_840.
+
+    Args:
+        root: The folder, or the one that an archive wrapped it in.
+        splits: There is one split, train; every row of it is looked at.
+        every_file: Not used: the pictures lie in the table.
+        may_skip: Pictures without their annotations will be left out: as long as most are whole, that is a warning.
+
+    Raises:
+        DataLayoutError: The table or its annotations cannot be used; names everything that is wrong.
+    """
+    base = refcocog_table.TREE.find(Path(root))
+    rows = refcocog_table.read_rows(base)
+    wanted = {one for row in rows for one in row.annotations}
+    masks = refcocog_table.read_annotations(base, wanted)
+    found = Findings(may_skip=may_skip)
+    found.problems += [] if rows else ["the table has no row"]
+    if masks is not None:
+        gone = [str(one) for one in sorted(wanted - set(masks))]
+        found.lacking(f"annotations are not in {refcocog_table.ANNOTATIONS}", gone, len(wanted))
+    found.refuse(refcocog_table.TREE, base)
+    truth = "boxes alone" if masks is None else f"masks of {len(masks)} annotations"
+    return LayoutReport(base, (f"train: {len(rows)} pictures, {truth}",), tuple(found.warnings))
+
+
 def check_masks(path: Path, videos: Sequence[Video], found: Findings, *, name: str = revos_meta.MASKS) -> None:
     """Say what is wrong with a file of masks.
 
@@ -229,7 +257,12 @@ def _revos_warnings(base: Path, videos: Sequence[Video]) -> Iterator[str]:
         yield f"there is no {revos_meta.FOREGROUND}; the robustness score cannot be computed"
 
 
-CHECKS: dict[str, Callable[..., LayoutReport]] = {"refavs": check_refavs, "revos": check_revos, "mevis": check_mevis}
+CHECKS: dict[str, Callable[..., LayoutReport]] = {
+    "refavs": check_refavs,
+    "revos": check_revos,
+    "mevis": check_mevis,
+    "refcocog": check_refcocog,
+}
 """The check of each benchmark, by the name that the command line uses."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,27 +74,43 @@ class Lesson:
     marks: tuple[Mark, ...] = ()
 
 
-def lesson_from_labels(clip: Clip, keyframes: int) -> Lesson:
+def by_expression(clip: Clip, frame: int) -> str:
+    """The expression itself as description, on every frame."""
+    del frame
+    return clip.expression
+
+
+def lesson_from_labels(clip: Clip, *, keyframes: int, describe: Callable[[Clip, int], str] = by_expression) -> Lesson:
     """The supervised target that a benchmark's own labels give.
 
     The picked frames have the greatest visible area, one from each of `keyframes` equal parts of the frames that show
-    the target; the description is the expression. A null clip is answered as absent.
+    the target. A null clip is answered as absent.
 
     Args:
-        clip: A clip with ground truth.
+        clip: A clip with ground truth, be it masks or boxes.
         keyframes: Most moments.
+        describe: The description on a picked frame; by default the expression, which is what a benchmark labels.
 
     Raises:
         ValueError: The clip has no ground truth.
     """
-    if clip.masks is None:
-        raise ValueError(f"{clip.id} has no masks to learn from; supervised training needs a labeled split")
-    picked = () if clip.is_null else fullest_frames(clip.masks.areas.sum(axis=1), keyframes)
+    picked = () if clip.is_null else fullest_frames(_areas(clip), keyframes)
     if not picked:
         return Lesson(clip, (), (Demonstration(clip.expression, "it is not there", ()),))
     fps = clip.frames.fps
-    segments = tuple(Segment(frame / fps, (frame + 1) / fps, clip.expression) for frame in picked)
-    return Lesson(clip, (), (Demonstration(clip.expression, clip.expression, segments),))
+    segments = tuple(Segment(frame / fps, (frame + 1) / fps, describe(clip, frame)) for frame in picked)
+    thought = clip.expression if describe is by_expression else segments[0].description
+    return Lesson(clip, (), (Demonstration(clip.expression, thought, segments),))
+
+
+def _areas(clip: Clip) -> Int[np.ndarray, "frames"]:
+    """Pixels of the target per frame; those of its boxes where there are no masks."""
+    if clip.masks is not None:
+        return np.asarray(clip.masks.areas.sum(axis=1))
+    if clip.boxes is None:
+        raise ValueError(f"{clip.id} has no ground truth to learn from; supervised training needs a labeled split")
+    boxes = [clip.boxes.boxes(frame) for frame in range(clip.boxes.frames)]
+    return np.array([(row[:, 2:] - row[:, :2]).prod(axis=1).sum().round() for row in boxes], dtype=np.int64)
 
 
 def fullest_frames(area: Int[np.ndarray, "frames"], keyframes: int) -> tuple[int, ...]:

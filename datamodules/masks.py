@@ -1,4 +1,4 @@
-"""Masks of several objects over time, kept run-length encoded."""
+"""Masks of several objects over time, kept run-length encoded; boxes where a benchmark has nothing better."""
 
 from __future__ import annotations
 
@@ -92,3 +92,25 @@ class MaskTrack:
 
     def _rle(self, counts: bytes) -> dict[str, object]:
         return {"size": list(self.size), "counts": counts}
+
+
+@dataclass(frozen=True)
+class BoxTrack:
+    """Boxes of several objects over time: the ground truth of a benchmark that labels boxes and no masks.
+
+    Attributes:
+        size: (height, width) of the frames in pixels.
+        rows: Per frame, the boxes of the visible objects: xyxy, pixels of the original frame, half-open.
+    """
+
+    size: tuple[int, int]
+    rows: tuple[tuple[tuple[float, float, float, float], ...], ...]
+
+    @property
+    def frames(self) -> int:
+        """Number of frames, T."""
+        return len(self.rows)
+
+    def boxes(self, frame: int) -> Float[np.ndarray, "visible 4"]:
+        """Boxes of the objects that are visible on a frame; shape (0, 4) if none is."""
+        return np.array(self.rows[frame], dtype=np.float64).reshape(-1, 4)

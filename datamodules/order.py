@@ -14,6 +14,7 @@ therefore fixed when the first batch is taken, not when the iterator is made.
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import NotRequired, TypedDict
@@ -23,8 +24,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from datamodules.errors import ConfigError
+from datamodules.lessons import Lesson
 from datamodules.records import Clip
-from datamodules.serving import ClipSet, FailuresServed, Place, Served
+from datamodules.serving import FailuresServed, Place, Prompts, Served
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class OrderState(TypedDict):
         used: Prompts of this epoch that were handed out, over all processes.
         size: Prompts per epoch.
         seed: Seed of the order.
-        prompts: `ClipSet.fingerprint` of what the order is about; only a loader knows it.
+        prompts: `Prompts.fingerprint` of what the order is about; only a loader knows it.
     """
 
     epoch: int
@@ -97,6 +99,19 @@ class TrainOrder(Sampler[list[Place]]):
             mine = order[start : start + self.step_size][self.rank :: self.world_size]
             yield [Place(self.epoch, int(position)) for position in mine]
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the epoch has no step left."""
+        return self.used >= len(self) * self.step_size
+
+    def advance(self) -> None:
+        """Count one step as handed out."""
+        self.used += self.step_size
+
+    def restart(self) -> None:
+        """Go back to the start of the epoch."""
+        self.used = 0
+
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes; a new one begins at its start.
 
@@ -104,7 +119,8 @@ class TrainOrder(Sampler[list[Place]]):
             epoch: 0-based.
         """
         if epoch != self.epoch:
-            self.epoch, self.used = epoch, 0
+            self.epoch = epoch
+            self.restart()
 
     def state_dict(self) -> OrderState:
         """Where the order stands."""
@@ -177,7 +193,7 @@ class ClipLoader:
         skipped: How often each clip with a broken file was left out in this process, by clip id.
     """
 
-    def __init__(self, clips: ClipSet, order: TrainOrder | EvalOrder, *, num_workers: int = 0) -> None:
+    def __init__(self, clips: Prompts, order: TrainOrder | EvalOrder, *, num_workers: int = 0) -> None:
         """Join clips and order.
 
         Args:
@@ -194,7 +210,7 @@ class ClipLoader:
         """Batches per epoch in this process."""
         return len(self.order)
 
-    def __iter__(self) -> Iterator[list[Clip]]:
+    def __iter__(self) -> Iterator[list[Clip | Lesson]]:
         """Serve an epoch; nothing happens before the first batch is taken."""
         for served in self._loader():
             yield [item.clip for item in self._reported(served) if item.clip is not None]
@@ -205,7 +221,7 @@ class ClipLoader:
             batch_sampler=self.order,
             num_workers=self.num_workers,
             collate_fn=list,
-            worker_init_fn=_use_one_thread,
+            worker_init_fn=_be_modest,
             # A generator of its own: otherwise each epoch draws from, and so changes, the global random state.
             generator=torch.Generator(),
         )
@@ -227,7 +243,7 @@ class ResumableLoader(ClipLoader):
         sampler: The order, by the name under which Lightning looks for something to tell the epoch.
     """
 
-    def __init__(self, clips: ClipSet, order: TrainOrder, *, num_workers: int = 0) -> None:
+    def __init__(self, clips: Prompts, order: TrainOrder, *, num_workers: int = 0) -> None:
         """Join clips and order.
 
         Args:
@@ -238,13 +254,13 @@ class ResumableLoader(ClipLoader):
         super().__init__(clips, order, num_workers=num_workers)
         self.sampler = order
 
-    def __iter__(self) -> Iterator[list[Clip]]:
+    def __iter__(self) -> Iterator[list[Clip | Lesson]]:
         """Serve what the epoch has left; an epoch that is used up starts again."""
         order = self.sampler
-        if order.used >= len(order) * order.step_size:
-            order.used = 0
+        if order.is_used_up:
+            order.restart()
         for batch in super().__iter__():
-            order.used += order.step_size
+            order.advance()
             yield batch
 
     def state_dict(self) -> OrderState:
@@ -265,6 +281,8 @@ class ResumableLoader(ClipLoader):
             self.clips.check_fingerprint(state["prompts"])
 
 
-def _use_one_thread(worker: int) -> None:
+def _be_modest(worker: int) -> None:
+    """One thread per worker: they read side by side, and threads of a forked process may wait for ever."""
     del worker
     torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -65,11 +65,11 @@ class WithoutTruth(ClipReader):
         return (False,) * len(self._clips)
 
     def clip(self, index: int, *, visit: int = 0) -> Clip:
-        """The clip, not known to be null, without masks.
+        """The clip, not known to be null, without masks and boxes.
 
         Args:
             index: As in the other reader.
             visit: As in the other reader.
         """
         clip = self._clips.clip(index, visit=visit)
-        return replace(clip, is_null=False, kind=clip.split, mask_source=None, foreground_source=None)
+        return replace(clip, is_null=False, kind=clip.split, mask_source=None, box_source=None, foreground_source=None)

@@ -1,8 +1,7 @@
 """Plain records that cross the project's borders: what a clip is, what a plan says, what a rollout holds.
 
-Everything here is data. Nothing runs a model, and nothing is read from disk before a field that needs it is asked
-for. Frame indices are 0-based into the clip; boxes are xyxy in pixels of the original frame, half-open
-(``x1 <= x < x2``); masks have the size of the original frame. `MaskTrack` lives in `datamodules.masks`.
+Nothing here runs a model, and files are read when a field that needs them is asked for. Frame indices are 0-based into
+the clip; boxes are xyxy in pixels of the original frame, half-open (``x1 <= x < x2``); masks have its size.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
-from datamodules.masks import MaskTrack
+from datamodules.masks import BoxTrack, MaskTrack
 from datamodules.thinning import spread
 
 SAMPLE_RATE = 16_000
@@ -46,20 +45,20 @@ class Frames(ABC):
     def read(
         self, indices: Sequence[int], *, max_pixels: int | None = None
     ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """RGB frames in the given order.
+        """RGB frames.
 
         Args:
-            indices: 0-based into the clip.
+            indices: 0-based into the clip, in the order that is wanted.
             max_pixels: Shrink so that height x width is at most this, aspect ratio kept; None keeps the original.
 
         Raises:
-            MediaError: A frame is missing or cannot be decoded; the message names it.
+            MediaError: A frame is missing or cannot be decoded.
         """
 
 
 @dataclass(frozen=True)
 class FrameBudget:
-    """How much of a clip each system may look at; enforced where clips are served.
+    """How much of a clip each system may look at.
 
     Attributes:
         glance_frames: Most frames that System 1 sees, spread evenly over the clip.
@@ -77,7 +76,7 @@ class Glance:
     """What System 1 sees of a clip: few low-resolution frames.
 
     Attributes:
-        frames: RGB, uint8, (N, h, w, 3).
+        frames: RGB, uint8.
         indices: Which frames of the clip they are.
         fps: Frames per second of the shown frames.
     """
@@ -95,21 +94,20 @@ class Clip:
         id: Unique within its data set; what error messages and sampling noise are keyed by.
         task: Which benchmark's rules apply.
         split: The benchmark's own name of the split.
-        kind: Group that results are reported by (RefAVS: seen, unseen, null; ReVOS: referring, reasoning,
-            non-existent).
+        kind: Group that results are reported by, such as seen, unseen, null (RefAVS) or referring (ReVOS).
         expression: The question, cleaned.
         frames: The video.
         budget: How much of it each system may look at.
-        video: The benchmark's name of the video, for submission files.
-        expression_id: The benchmark's name of the expression within the video.
-        frame_names: The benchmark's name of each frame, for submission files.
+        video, expression_id: The benchmark's names of the video and of the expression in it, for submission files.
+        frame_names: Those of the frames.
         group: Group of the benchmark's own averages, where it has any; unlike `kind` it is the table's word alone.
         position: Place in the benchmark's table.
         is_null: True when the benchmark says that the target is not there.
         audio_source: Reads the sound; None when the clip has no sound.
-        mask_source: Reads the ground truth; None at predict time.
-        foreground_source: Reads the union of every annotated object of the video, which ReVOS robustness is measured
-            against; None where the benchmark has no such thing.
+        mask_source: Reads the ground truth; None at predict time, and where a benchmark labels boxes alone.
+        box_source: Reads labeled boxes, where a benchmark has them and no masks.
+        foreground_source: Reads the union of all annotated objects of the video, for the robustness of ReVOS, or None.
+        ahead: What a loader's worker has made of this very clip for those who ask later, by name.
     """
 
     id: str
@@ -127,7 +125,9 @@ class Clip:
     is_null: bool = False
     audio_source: Callable[[], Float32[np.ndarray, "samples"] | None] | None = None
     mask_source: Callable[[], MaskTrack] | None = None
+    box_source: Callable[[], BoxTrack] | None = None
     foreground_source: Callable[[], MaskTrack] | None = None
+    ahead: dict[str, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def duration_s(self) -> float:
@@ -141,12 +141,22 @@ class Clip:
 
     @cached_property
     def masks(self) -> MaskTrack | None:
-        """Ground truth of the original size, or None when there is none to read (predict)."""
+        """Ground truth of the original size, or None when there is none to read (predict, labeled boxes)."""
         return self.mask_source() if self.mask_source is not None else None
 
     @cached_property
+    def boxes(self) -> BoxTrack | None:
+        """Labeled boxes, or None where there are masks or no ground truth at all."""
+        return self.box_source() if self.box_source is not None else None
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether anything is known about where the target is, or that it is absent."""
+        return self.is_null or self.mask_source is not None or self.box_source is not None
+
+    @cached_property
     def foreground(self) -> MaskTrack | None:
-        """Everything annotated in the video as one object, or None when the benchmark does not say."""
+        """Everything annotated in the video as one object, or None."""
         return self.foreground_source() if self.foreground_source is not None else None
 
     @cached_property
@@ -170,8 +180,7 @@ class Segment:
     """One answered moment, as a completion writes it.
 
     Attributes:
-        start_s: Start in seconds of the clip.
-        end_s: End in seconds of the clip.
+        start_s, end_s: Start and end in seconds of the clip.
         description: What to look for.
     """
 
@@ -187,8 +196,7 @@ class Keyframe:
     Attributes:
         frame: 0-based index into the clip.
         description: What System 2 is asked to find on that frame.
-        start_s: Start of the answered segment in seconds.
-        end_s: End of the answered segment in seconds.
+        start_s, end_s: Start and end of the answered segment in seconds.
     """
 
     frame: int

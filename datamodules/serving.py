@@ -7,6 +7,7 @@ file either stops the run, or its clip is left out by a fixed rule, counted and 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Literal, NamedTuple
 from torch.utils.data import Dataset
 
 from datamodules.errors import ConfigError, MediaError
+from datamodules.lessons import Lesson
 from datamodules.reader import ClipReader
 from datamodules.records import Clip
 
@@ -35,18 +37,18 @@ class Served:
     """What a worker hands back for one place.
 
     Attributes:
-        clip: The clip; None when it was broken and nothing may stand in for it.
+        clip: The clip, or the lesson about it; None when it was broken and nothing may stand in for it.
         problems: For each broken clip met on the way: its id, and what was wrong.
         failure: What stops the run, if anything does; then there is no clip.
     """
 
-    clip: Clip | None
+    clip: Clip | Lesson | None
     problems: tuple[tuple[str, str], ...] = ()
     failure: MediaError | None = None
 
 
 def read_ahead(clip: Clip) -> None:
-    """Read what every step needs of a clip, so that it is kept: low-resolution frames, sound and masks.
+    """Read what every step needs of a clip, so that it is kept: low-resolution frames, sound and ground truth.
 
     Args:
         clip: Any clip.
@@ -54,7 +56,7 @@ def read_ahead(clip: Clip) -> None:
     Raises:
         MediaError: Something cannot be read.
     """
-    _ = (clip.glance, clip.audio, clip.masks)
+    _ = (clip.glance, clip.audio, clip.masks, clip.boxes)
 
 
 def check_frames(clip: Clip) -> None:
@@ -71,7 +73,36 @@ def check_frames(clip: Clip) -> None:
         clip.frames.read(chunk, max_pixels=clip.budget.glance_max_pixels)
 
 
-class ClipSet(Dataset[Served]):
+class Prompts(Dataset[Served], ABC):
+    """The prompts of an epoch, served by place."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Prompts per epoch."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of the prompts in their order."""
+
+    def check_fingerprint(self, expected: str) -> None:
+        """Refuse to go on in the middle of other prompts.
+
+        Args:
+            expected: What the fingerprint was when a checkpoint was written.
+
+        Raises:
+            ConfigError: It is another one now.
+        """
+        if expected != self.fingerprint:
+            raise ConfigError(
+                f"the checkpoint was written in the middle of {len(self)} other prompts: other clips, questions or"
+                " frames. Restore the data settings (such as --data.root, --data.null_fraction, --data.clip_frames,"
+                " --data.fps, --data.avshapes_seed) to resume, or start a new run from the exported adapter."
+            )
+
+
+class ClipSet(Prompts):
     """The prompts of an epoch, ready to be served by place.
 
     A prompt that is listed more than once counts as visited more than once per epoch, so that readers which pick at
@@ -85,7 +116,8 @@ class ClipSet(Dataset[Served]):
         chosen: Sequence[int] | None = None,
         on_bad_sample: OnBadSample = "raise",
         replaces_bad: bool = False,
-        prefetch: Callable[[Clip], None] = read_ahead,
+        prefetch: Callable[[Clip], object] = read_ahead,
+        teach: Callable[[Clip], Lesson] | None = None,
     ) -> None:
         """Point at the prompts; nothing is read.
 
@@ -96,13 +128,15 @@ class ClipSet(Dataset[Served]):
                 it is served, and a clip with a broken file is left out.
             replaces_bad: What leaving out means: the next prompt of the list stands in (training, where steps have a
                 fixed size), or nothing does (evaluation, where a clip must not count twice).
-            prefetch: Called on every clip before it is served.
+            prefetch: Called on every clip before it is served; a clip that it returns is served instead.
+            teach: Makes a lesson of every clip, which is served in its place; None serves the clips.
         """
         self.reader = reader
         self.chosen = tuple(range(len(reader)) if chosen is None else chosen)
         self._on_bad_sample = on_bad_sample
         self._replaces_bad = replaces_bad
         self._prefetch = prefetch
+        self._teach = teach
         totals: dict[int, int] = {}
         self._occurrence = []
         for index in self.chosen:
@@ -126,22 +160,6 @@ class ClipSet(Dataset[Served]):
             served = (clip.id, clip.expression, clip.is_null, clip.frames.count, clip.frames.fps)
             digest.update(repr(served).encode())
         return digest.hexdigest()
-
-    def check_fingerprint(self, expected: str) -> None:
-        """Refuse to go on in the middle of other prompts.
-
-        Args:
-            expected: What the fingerprint was when a checkpoint was written.
-
-        Raises:
-            ConfigError: It is another one now.
-        """
-        if expected != self.fingerprint:
-            raise ConfigError(
-                f"the checkpoint was written in the middle of {len(self)} other prompts: other clips, questions or"
-                " frames. Restore the data settings (such as --data.root, --data.null_fraction, --data.clip_frames,"
-                " --data.fps, --data.avshapes_seed) to resume, or start a new run from the exported adapter."
-            )
 
     def __getitem__(self, place: Place) -> Served:
         """Serve one place.
@@ -170,12 +188,13 @@ class ClipSet(Dataset[Served]):
         visit = place.epoch * self._repeats[index] + self._occurrence[place.position]
         return self.reader.clip(index, visit=visit)
 
-    def _ready(self, place: Place, *, checks_frames: bool = False) -> Clip:
+    def _ready(self, place: Place, *, checks_frames: bool = False) -> Clip | Lesson:
         clip = self._clip(place)
-        self._prefetch(clip)
+        found = self._prefetch(clip)
+        clip = found if isinstance(found, Clip) else clip
         if checks_frames:
             check_frames(clip)
-        return clip
+        return clip if self._teach is None else self._teach(clip)
 
 
 class FailuresServed(Dataset[Served]):

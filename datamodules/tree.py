@@ -19,7 +19,7 @@ class Tree:
         command: What ``python -m datamodules.layout`` calls the benchmark.
         title: The benchmark's name.
         picture: The expected tree, one entry per line, for people.
-        markers: Files that show where the tree begins; any one of them is enough.
+        markers: Files that show where the tree begins; any one of them is enough, and `*` stands for any name.
         folders: Folders that archives may wrap the tree in; they are looked into when `root` itself has no marker.
     """
 
@@ -39,7 +39,7 @@ class Tree:
             DataLayoutError: None of them holds a marker.
         """
         for base in (root, *(root / folder for folder in self.folders)):
-            if any((base / marker).is_file() for marker in self.markers):
+            if any(path.is_file() for marker in self.markers for path in base.glob(marker)):
                 return base
         wanted = " or ".join(self.markers)
         also = ", ".join(f"{folder}/" for folder in self.folders)

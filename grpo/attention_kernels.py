@@ -76,6 +76,7 @@ def attend_backward(
         return dq.reshape(q.shape), _sum_shared(dk, k), _sum_shared(dv, v)
     if _has_cuda_kernel(q):
         unused = torch.empty(2, dtype=torch.uint64, device=q.device)  # the random state of dropout
+        lse = lse.contiguous()  # this kernel, unlike the others, does not ask for its strides
         gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_backward(
             grad, q, k, v, out, lse, None, None, q.shape[2], k.shape[2], 0.0, causal, unused, unused, scale=scale
         )

@@ -6,14 +6,17 @@ rollout and joins the projections that read the same input, so that a layer take
 twenty-one. Merging changes sums by a rounding of the weights' own type: nothing in float32, but in bfloat16 a small
 adapter would drown in the rounding, and the sampled policy would not be the trained one.
 
-The decoder layers' own forward methods are not called, and with them no hook on them: weights that a strategy shards
-have to be gathered around a whole rollout.
+The decoder layers' own forward methods are not called, and with them no hook on them. Weights that are spread over
+devices are gathered around a whole rollout, or, where they do not fit, layer by layer: then a layer is entered before
+its parts are called and left behind them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,8 +25,10 @@ from jaxtyping import Float, Int64
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from datamodules.errors import ConfigError
 from grpo.frozen_linear import Linear, frozen_linear
 from models.reasoner import Reasoner
+from models.sharding import ShardedModel
 
 Rows = Float[Tensor, "rows hidden"]
 
@@ -73,6 +78,25 @@ class ModuleLayer(RolloutLayer):
         hidden = hidden + self.layer.self_attn.o_proj(attended)
         normed = self.layer.post_attention_layernorm(hidden)
         output: Tensor = hidden + self.layer.mlp(normed)
+        return output
+
+
+class VisitedLayer(ModuleLayer):
+    """A layer as trained, whose weights are here from the beginning to the end of its work only."""
+
+    def __init__(self, layer: Any, model: ShardedModel) -> None:  # noqa: ANN401 (a transformers class without useful types)
+        super().__init__(layer)
+        self.model = model
+
+    def before_attention(self, hidden: Rows) -> Rows:
+        """See `RolloutLayer`."""
+        self.model.enter(self.layer)
+        return super().before_attention(hidden)
+
+    def after_attention(self, hidden: Rows, attended: Float[Tensor, "rows heads"]) -> Rows:
+        """See `RolloutLayer`."""
+        output = super().after_attention(hidden, attended)
+        self.model.leave(self.layer)
         return output
 
 
@@ -163,10 +187,21 @@ def rollout_weights(reasoner: Reasoner, *, merge: bool | None = None) -> Rollout
     Args:
         reasoner: The policy.
         merge: Fold the adapter into a copy of the weights; None does so where nothing is lost, in float32 on the CPU.
+
+    Raises:
+        ConfigError: A copy was asked for, and layers are not to be held even once.
     """
     model: Any = reasoner.language_model
-    is_merged = _loses_nothing(reasoner) if merge is None else merge
-    form = MergedLayer if is_merged else ModuleLayer
+    visited = reasoner.visited
+    if visited is not None and merge:
+        raise ConfigError(
+            "model.grpo.merge_adapter is true, which copies all layers, and sharding.gather is layer, which has no "
+            "room for them. Set --model.grpo.merge_adapter null, or --sharding.gather model."
+        )
+    is_merged = visited is None and (_loses_nothing(reasoner) if merge is None else merge)
+    form: Callable[[Any], RolloutLayer] = MergedLayer if is_merged else ModuleLayer
+    if visited is not None:
+        form = partial(VisitedLayer, model=visited)
     attention = model.layers[0].self_attn
     return RolloutWeights(
         layers=tuple(form(layer) for layer in model.layers),

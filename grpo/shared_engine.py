@@ -51,9 +51,12 @@ class SharedEngine(Engine):
         return prompt + sum(completions) - len(completions)
 
     def _decoder(self, reasoner: Reasoner, requests: Sequence[SampleRequest], sampling: Sampling) -> Decoder:
-        """Fixed shapes on a GPU, where they let all kernels of a step be launched at once; exact ones elsewhere."""
+        """Fixed shapes on a GPU, where they let all kernels of a step be launched at once; exact ones elsewhere.
+
+        Weights that come and go while a step runs cannot be launched with it.
+        """
         weights = rollout_weights(reasoner, merge=self.merge_adapter)
-        if reasoner.device.type != "cuda":
+        if reasoner.device.type != "cuda" or reasoner.visited is not None:
             return ExactDecoder(weights, max_rows=self.rollout_rows, max_new_tokens=sampling.max_new_tokens)
         rows = max(len(request.keys) for request in requests)
         return StaticDecoder(

@@ -3,7 +3,8 @@
 A checkpoint is written beside its target, flushed to the disk and renamed, so that the target name always holds either
 the old file or the new one, whatever happens in between. Lightning's own writer stages in the system's temporary
 folder instead: when that is another file system, the final move is a copy, and a killed run can leave an empty file.
-Reading is Lightning's: plain tensors and containers only (`weights_only`), unless the caller asks otherwise.
+Reading is Lightning's: plain tensors and containers only (`weights_only`), unless the caller asks otherwise. A folder
+that several processes wrote together is read here as well, whatever the strategy and the number of processes now.
 """
 
 from __future__ import annotations
@@ -15,9 +16,28 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from lightning_modules.sharded_checkpoint import is_sharded, read
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write beside the target, flush to disk, rename."""
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = lambda storage, _: storage,  # noqa: ANN401 (any form that torch.load takes)
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint file, or the folder of a run whose weights were spread over processes.
+
+        Args:
+            path: File or folder.
+            map_location: As in `torch.load`; a folder is read to the CPU.
+            weights_only: As in `torch.load`.
+        """
+        if is_sharded(Path(path)):
+            return read(Path(path), weights_only=weights_only)
+        return super().load_checkpoint(Path(path), map_location, weights_only)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: object | None = None

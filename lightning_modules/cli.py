@@ -20,6 +20,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -41,11 +42,13 @@ from lightning_modules.cli_resume import (
     resume_command,
 )
 from lightning_modules.cli_rewards import problem, reward_flags, without_reward_flags
+from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins
 from lightning_modules.quiet import quiet
+from lightning_modules.rank_board import RankError
 from lightning_modules.two_system_module import TwoSystemModule
 from rewards.base import Reward
 
-_OWN_ERRORS = (ConfigError, DataLayoutError, MediaError, RewardError, MisconfigurationException)
+_OWN_ERRORS = (ConfigError, DataLayoutError, MediaError, RewardError, RankError, MisconfigurationException)
 _CONFIG_ERRORS = (ConfigError, DataLayoutError, MisconfigurationException)
 _KEYWORDS = ("last", "best", "hpc", "registry")
 
@@ -102,6 +105,7 @@ class OmniCLI(LightningCLI):
             help="CPU threads of PyTorch per process. Null takes 1 on a machine without an accelerator, where the "
             "models are small and more threads only wait for each other, and PyTorch's own choice elsewhere.",
         )
+        parser.add_argument("--sharding", type=ShardingSettings, default=ShardingSettings())
         parser.add_argument("--resume", type=str | None, default=None, help="Run folder to go on with (fit only).")
         parser.add_argument("--debug", action="store_true", help="Show the traceback of every error.")
 
@@ -210,10 +214,13 @@ class OmniCLI(LightningCLI):
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
+        if not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            plugins += environment_plugins()
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         """Leave out named callbacks that the trainer's switches turn off; Lightning calls having both a mistake."""
+        config["strategy"] = chosen_strategy(config.get("strategy"), self._get(self.config_init, "sharding"))
         if self.subcommand != "fit":
             config["enable_checkpointing"] = False
         switches = {"enable_checkpointing": Checkpoint, "enable_progress_bar": ProgressBar}
@@ -281,6 +288,7 @@ def run(arguments: Sequence[str], *, callbacks: Mapping[str, type[Callback]]) ->
     except _OWN_ERRORS as error:
         if "--debug" in arguments:
             raise
-        sys.stderr.write(f"error: {error}\n")
+        if not (isinstance(error, RankError) and error.is_said):
+            sys.stderr.write(f"error: {error}\n")
         return 2 if isinstance(error, _CONFIG_ERRORS) else 1
     return 0

@@ -45,6 +45,7 @@ class ClipResult:
         rewards: Value of each reward term, None where it does not apply; empty without ground truth.
         total: Weighted sum of the rewards; None without ground truth.
         is_unparsable: The completion gave neither a keyframe nor an absent answer.
+        task: The clip's benchmark.
     """
 
     scores: ClipScores | None
@@ -54,6 +55,7 @@ class ClipResult:
     rewards: dict[str, float | None]
     total: float | None
     is_unparsable: bool
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,15 @@ def evaluation_metrics(results: Sequence[ClipResult], *, prefix: str) -> dict[st
     Returns:
         Under the prefix: "j", "f", "jf" and "false_absent" over clips with a target, "s" and "null_accuracy" over null
         clips, all in 0..1; "reward", "rewards/<term>" and "parse_failures" over all clips. The first six also per kind,
-        as "<kind>/j". A key that no clip counts for is left out.
+        as "<kind>/j", and per benchmark where there are several, as "<benchmark>/j". A key that no clip counts for is
+        left out.
     """
     metrics = _score_means(results, prefix)
     for kind in sorted({result.kind for result in results}):
         metrics |= _score_means([result for result in results if result.kind == kind], f"{prefix}{kind}/")
+    tasks = sorted({result.task for result in results})
+    for task in tasks if len(tasks) > 1 else ():
+        metrics |= _score_means([result for result in results if result.task == task], f"{prefix}{task}/")
     metrics |= _mean(f"{prefix}reward", (result.total for result in results))
     metrics |= _mean(f"{prefix}parse_failures", (result.is_unparsable for result in results))
     for name in dict.fromkeys(name for result in results for name in result.rewards):

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.errors import ConfigError
+from datamodules.lessons import Lesson
 from datamodules.records import Clip, Rollout
 from grpo.advantages import group_advantages, has_no_spread
 from grpo.engine import SampleRequest
@@ -134,15 +135,21 @@ class GRPOModule(TwoSystemModule):
         Args:
             batch: Clips of this process; the same number on every process.
             batch_idx: Not used; steps are counted by `rollout_step`.
+
+        Raises:
+            ConfigError: The data module serves right answers in place of clips.
         """
+        if any(isinstance(item, Lesson) for item in batch):
+            raise ConfigError("GRPO takes clips, but the data serve right answers. Set --data.answers null.")
         step = self.rollout_step
         self.clock.lap()
-        with self.clock.phase("rollout"):
-            repeats = self._repeats(batch)
-            requests = [self._request(clip, step, repeat) for clip, repeat in zip(batch, repeats, strict=True)]
-            completions, groups = self.answer(requests, batch, self.sampling)
-        with self.clock.phase("System 2"):
-            groups = self.look_closer(groups, self.suite.needs)
+        with self.reasoner.gathered():
+            with self.clock.phase("rollout"):
+                repeats = self._repeats(batch)
+                requests = [self._request(clip, step, repeat) for clip, repeat in zip(batch, repeats, strict=True)]
+                completions, groups = self.answer(requests, batch, self.sampling)
+            with self.clock.phase("System 2"):
+                groups = self.look_closer(groups, self.suite.needs)
         with self.clock.phase("rewards"):
             outputs = self.suite.score(groups)
         prompts = [request.encoded for request in requests]
@@ -158,7 +165,7 @@ class GRPOModule(TwoSystemModule):
         torch.manual_seed(
             noise_key(seed=self.sampling.seed, rollout_step=step, sample_id="update", index=self.global_rank)
         )
-        with self.clock.phase("update"):
+        with self.clock.phase("update"), self.reasoner.gathered_ends():
             self.self_check(self.engine, self.reasoner, judged[0], step, temperature=self.sampling.scale)
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()
@@ -177,6 +184,7 @@ class GRPOModule(TwoSystemModule):
 
     def _request(self, clip: Clip, step: int, repeat: int) -> SampleRequest:
         """Encode a clip, and name the noise of its completions; those of a repeated clip are counted on."""
+        self.clock.look_at(clip.id)
         encoded: EncodedPrompt = self.reasoner.encode(self.reasoner.prepare(clip))
         first = repeat * self.grpo.group_size
         keys = [
@@ -243,6 +251,7 @@ class GRPOModule(TwoSystemModule):
         for _ in range(self.grpo.updates_per_rollout):
             stats: list[LossStats] = []
             for micro, reference in zip(micros, references, strict=True):
+                self.clock.look_at(*(request.encoded.clip_id for request in micro.requests))
                 output = micro_batch_loss(
                     self.engine,
                     self.reasoner,

@@ -20,11 +20,13 @@ class PhaseClock:
 
     Attributes:
         current: The running part: "rollout", "System 2", "rewards", "update", or "idle".
+        sample: Clips that the running part works on; empty between parts.
         listeners: Called with the new name at every change, such as by a progress bar.
     """
 
     def __init__(self) -> None:
         self.current = IDLE
+        self.sample = ""
         self.listeners: list[Callable[[str], None]] = []
         self._seconds: dict[str, float] = {}
 
@@ -39,6 +41,10 @@ class PhaseClock:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
             self._enter(before)
 
+    def look_at(self, *clip_ids: str) -> None:
+        """Name the clips that are worked on, for those who wait."""
+        self.sample = ", ".join(clip_ids)
+
     def lap(self) -> dict[str, float]:
         """Seconds per part since the last call, by log key: "time/rollout_s", "time/system_2_s" and so on."""
         lap = {f"time/{name.lower().replace(' ', '_')}_s": seconds for name, seconds in self._seconds.items()}
@@ -46,6 +52,6 @@ class PhaseClock:
         return lap
 
     def _enter(self, name: str) -> None:
-        self.current = name
+        self.current, self.sample = name, ""
         for listener in self.listeners:
             listener(name)

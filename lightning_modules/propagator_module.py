@@ -1,4 +1,4 @@
-"""The recipe of the tiny propagator: a small SAM2 learns box -> mask and one look back, then whole clips.
+"""The recipe of the tiny propagator: a small SAM2 learns box -> mask and one look back, then to follow.
 
 Trains SAM2's own classes from nothing on AVShapes clips of the seen world, saves the weights as `SAM2Propagator` reads
 them, reads them back, and measures on held-out clips what the pipeline will see (`propagator_gates`). It uses no
@@ -43,8 +43,8 @@ class PropagatorModule(L.LightningModule):
 
     Args:
         seed: Of its first weights and of the gates' clips.
-        pair_steps: Steps of the first stage, pairs of frames whose first mask is known; the data module's
-            `pair_steps`.
+        pair_steps: Steps of the first stage, single frames and pairs of frames whose prompted mask is remembered as
+            it truly is; the data module's `pair_steps`.
         video_steps: Steps of the second stage, windows without any help; the data module's `video_steps`.
         learning_rate: Peak of AdamW's learning rate in the first stage; warmed up, held for half of the stage, then
             brought down to `memory_learning_rate`.
@@ -62,8 +62,8 @@ class PropagatorModule(L.LightningModule):
         self,
         seed: int = 0,
         *,
-        pair_steps: int = 400,
-        video_steps: int = 1200,
+        pair_steps: int = 500,
+        video_steps: int = 1500,
         learning_rate: float = 1.2e-3,
         memory_learning_rate: float = 6e-4,
         warmup_steps: int = 60,
@@ -118,17 +118,16 @@ class PropagatorModule(L.LightningModule):
         """Loss of one batch of windows."""
         # SAM2 chooses memories by other rules in training mode; the tiny one learns by those it is used with.
         self.predictor.eval()
-        is_first_stage = self.global_step < self.pair_steps
+        stage = {1: "image", 2: "pair"}.get(batch.frames.shape[1], "video")
         window = Window(
             normalize_frames(batch.frames),
             batch.clip,
             batch.boxes,
             batch.prompted,
             batch.clip_frames,
-            known=batch.masks[:, list(batch.prompted)] if is_first_stage else None,
+            known=batch.masks[:, list(batch.prompted)] if stage == "pair" else None,
         )
         loss = window_loss(track_window(self.predictor, window), batch.masks, absent_weight=self.absent_weight)
-        stage = "pair" if is_first_stage else "image" if batch.frames.shape[1] == 1 else "video"
         named = {f"loss/{stage}_mask": loss.mask, f"loss/{stage}_object": loss.object}
         seen = {f"train/{stage}_iou": loss.iou, f"train/{stage}_object_errors": loss.object_errors}
         self.log_dict(named | seen, prog_bar=True, batch_size=1)

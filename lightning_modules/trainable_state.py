@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def trainable_names(module: nn.Module) -> list[str]:
     """Names of the weights that are trained."""
     return [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor with all its rows; where it is spread over processes, all of them must call this."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def keep_trainable(module: nn.Module, checkpoint: dict[str, Any]) -> None:

@@ -32,7 +32,9 @@ from lightning_modules.evaluation import (
 )
 from lightning_modules.optim import Schedule, planned_updates, scheduled
 from lightning_modules.phases import PhaseClock
+from lightning_modules.reading_ahead import let_loaders_prepare
 from lightning_modules.records import Predictions
+from lightning_modules.resume_place import match_place
 from lightning_modules.trainable_state import check_trainable, keep_trainable
 from metrics.clips import rules_for, score_clip
 from models.grounder import Grounder
@@ -60,8 +62,8 @@ class TwoSystemModule(L.LightningModule):
         self,
         reasoner: Reasoner,
         *,
-        grounder: Grounder,
-        propagator: Propagator,
+        grounder: Grounder | None,
+        propagator: Propagator | None,
         rewards: Mapping[str, Reward | None],
         optimizer: Callable[[Any], torch.optim.Optimizer],
         schedule: Schedule,
@@ -72,8 +74,8 @@ class TwoSystemModule(L.LightningModule):
 
         Args:
             reasoner: System 1, whose adapter is trained.
-            grounder: System 2's boxes; frozen.
-            propagator: System 2's masks; frozen.
+            grounder: System 2's boxes; frozen. None where no clip is ever looked at closely.
+            propagator: System 2's masks; frozen. None likewise.
             rewards: Reward terms by name; None leaves a term out.
             optimizer: Makes the optimizer for the trained weights.
             schedule: Learning rate over the run.
@@ -86,7 +88,7 @@ class TwoSystemModule(L.LightningModule):
         self.grounder = grounder
         self.propagator = propagator
         self.suite = RewardSuite(rewards)
-        self.pipeline = TwoSystemPipeline(grounder, propagator)
+        self.pipeline = None if grounder is None or propagator is None else TwoSystemPipeline(grounder, propagator)
         self.engine: Engine = PlainEngine()
         self.optimizer = optimizer
         self.schedule = schedule
@@ -118,11 +120,18 @@ class TwoSystemModule(L.LightningModule):
         return self.trainer.state.fn == "fit"
 
     def configure_model(self) -> None:
-        """Read all weights; a second call reads nothing."""
+        """Read all weights, the reasoner's in shares if the strategy spreads them; a second call reads nothing.
+
+        Loaders prepare from then on what needs no weights.
+        """
         if self.reasoner.model is None:
-            self.reasoner.load()
-            self.grounder.load(self.reasoner)
-            self.propagator.load()
+            self.reasoner.load(getattr(self.trainer.strategy, "sharding", None))
+            if self.pipeline is not None:
+                self.pipeline.grounder.load(self.reasoner)
+                self.pipeline.propagator.load()
+        data = getattr(self.trainer, "datamodule", None)
+        has_masks = "masks" in self.suite.needs or not self._is_training
+        let_loaders_prepare(data, self.reasoner.builder, has_masks=has_masks)
 
     def transfer_batch_to_device(self, batch: list[Clip], device: torch.device, dataloader_idx: int) -> list[Clip]:
         """Leave clips where they are; what is made of them is moved when it is made."""
@@ -136,6 +145,7 @@ class TwoSystemModule(L.LightningModule):
         Returns:
             Per clip, the completions and the same as rollouts, without boxes and masks.
         """
+        self.clock.look_at(*(clip.id for clip in clips))
         groups = self.engine.sample(self.reasoner, requests, sampling)
         rollouts = [
             [self._read(clip, index, completion) for index, completion in enumerate(group)]
@@ -144,11 +154,23 @@ class TwoSystemModule(L.LightningModule):
         return groups, rollouts
 
     def look_closer(self, groups: Sequence[Sequence[Rollout]], needs: frozenset[Need]) -> list[list[Rollout]]:
-        """Let System 2 fill in what is needed, all rollouts of a clip together; nothing needed runs nothing."""
+        """Let System 2 fill in what is needed, all rollouts of a clip together; nothing needed runs nothing.
+
+        Raises:
+            ConfigError: Something is needed, and there is no System 2.
+        """
         if not needs:
             return [list(group) for group in groups]
+        if self.pipeline is None:
+            raise ConfigError(
+                "answering clips takes a grounder and a propagator. Set --model.grounder and --model.propagator."
+            )
+        filled = []
         with torch.no_grad(), evaluation_mode(self.reasoner):
-            return [self.pipeline.fill(list(group), needs) for group in groups]
+            for group in groups:
+                self.clock.look_at(*(rollout.clip.id for rollout in group[:1]))
+                filled.append(self.pipeline.fill(list(group), needs))
+        return filled
 
     def _read(self, clip: Clip, index: int, completion: Completion) -> Rollout:
         text = self.reasoner.decode(completion.ids)
@@ -167,18 +189,20 @@ class TwoSystemModule(L.LightningModule):
 
     def _evaluate(self, clips: Sequence[Clip]) -> None:
         masks: frozenset[Need] = frozenset({"boxes", "masks"} if self.evaluation.segment else ())
-        for rollout in self._answer_greedily(clips, self.suite.needs | masks):
+        with self.reasoner.gathered():
+            rollouts = self._answer_greedily(clips, self.suite.needs | masks)
+        for rollout in rollouts:
             self._results.append(self._judge(rollout))
             if len(self._kept) < self.evaluation.keep_rollouts:
                 self._kept.append(rollout)
 
     def _judge(self, rollout: Rollout) -> ClipResult:
         clip, scores, values, total = rollout.clip, None, {}, None
-        has_truth = clip.is_null or clip.mask_source is not None
-        if has_truth:
+        if clip.has_truth:
             output = self.suite.score([[rollout]])[0]
             values, total = {name: column[0] for name, column in output.values.items()}, output.totals[0]
-        if has_truth and self.evaluation.segment and rollout.masks is not None:
+        has_masks = clip.is_null or clip.mask_source is not None
+        if has_masks and self.evaluation.segment and rollout.masks is not None:
             scores = score_clip(
                 clip.kind,
                 rollout.masks,
@@ -192,6 +216,7 @@ class TwoSystemModule(L.LightningModule):
             )
         return ClipResult(
             clip_id=clip.id,
+            task=clip.task,
             kind=clip.kind,
             text=rollout.text,
             is_unparsable=rollout.plan.is_unparsable,
@@ -234,7 +259,8 @@ class TwoSystemModule(L.LightningModule):
 
     def predict_step(self, batch: list[Clip], batch_idx: int, dataloader_idx: int = 0) -> Predictions:
         """Answer clips greedily, with boxes and masks; no ground truth is read."""
-        return Predictions(self._answer_greedily(batch, frozenset({"boxes", "masks"})))
+        with self.reasoner.gathered():
+            return Predictions(self._answer_greedily(batch, frozenset({"boxes", "masks"})))
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union of forms)
         """The optimizer over the trained weights, and its schedule.
@@ -258,5 +284,6 @@ class TwoSystemModule(L.LightningModule):
         keep_trainable(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that does not hold the whole adapter."""
+        """Refuse a checkpoint that does not hold the whole adapter; go on at its place in the epoch."""
         check_trainable(self, checkpoint)
+        match_place(checkpoint, self.trainer)

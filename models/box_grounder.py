@@ -1,7 +1,8 @@
 """A grounder that is the base model itself: asked for boxes in JSON, with the adapter switched off.
 
 This is the paper's System 2 during training: the frozen copy of the model that is being trained, at the cost of no
-second copy. It decodes greedily and gives no confidence, so every box scores 1.
+second copy. All questions of a pass are answered together, and each keyframe goes through the vision tower once however
+many descriptions ask about it. It decodes greedily and gives no confidence, so every box scores 1.
 
 Reference:
     Omni-R1, arXiv:2505.20256, section 3 (System 2). The wording of the question is our own.
@@ -18,6 +19,7 @@ from jaxtyping import UInt8
 from datamodules.errors import ConfigError
 from models.box_answers import BOX_QUESTION, Box, Coordinates, parse_boxes, resized_size, to_image_pixels
 from models.grounder import Candidates, Grounder, TextGenerator
+from models.image_answers import rows_in_passes
 
 
 class ReasonerGrounder(Grounder):
@@ -29,7 +31,8 @@ class ReasonerGrounder(Grounder):
         max_new_tokens: Longest answer in tokens; a longer one keeps the boxes that it finished.
         max_boxes: Most boxes per description and keyframe.
         nms_iou: Of two boxes that overlap by more than this IoU, only the one named first stays.
-        batch_size: Most keyframes read at a time.
+        batch_size: Most keyframes read, and most questions answered, at a time; questions about a keyframe go
+            together where they fit.
 
     Raises:
         ConfigError: Settings out of range.
@@ -42,7 +45,7 @@ class ReasonerGrounder(Grounder):
         max_new_tokens: int = 256,
         max_boxes: int = 5,
         nms_iou: float = 0.5,
-        batch_size: int = 8,
+        batch_size: int = 16,
     ) -> None:
         super().__init__(batch_size=batch_size, max_boxes=max_boxes, nms_iou=nms_iou)
         if max_new_tokens < 1:
@@ -74,27 +77,23 @@ class ReasonerGrounder(Grounder):
     def find(
         self, images: UInt8[np.ndarray, "images height width 3"], descriptions: Sequence[Sequence[str]]
     ) -> list[list[Candidates]]:
-        """Ask about every description on every image; see `Grounder.find`.
+        """Ask about every description on every image, as many at a time as `batch_size` allows; see `Grounder.find`.
 
         Raises:
             RuntimeError: `load` has not been called.
         """
         if not self._reasoner:
             raise RuntimeError("ReasonerGrounder is used before it has a reasoner; call load(reasoner) first.")
-        by_description: dict[str, list[int]] = {}
-        for index, row in enumerate(descriptions):
-            for description in row:
-                by_description.setdefault(description, []).append(index)
         reasoner, found = self._reasoner[0], {}
         with reasoner.reference():
-            for description, indices in by_description.items():
-                question = BOX_QUESTION.render(description.strip())
-                texts = reasoner.generate_text(
-                    [images[index] for index in indices], question, max_new_tokens=self.max_new_tokens
-                )
-                for index, text in zip(indices, texts, strict=True):
-                    found[index, description] = self._read(text, (images.shape[1], images.shape[2]))
-        return [[found[index, description] for description in row] for index, row in enumerate(descriptions)]
+            for rows in rows_in_passes([len(row) for row in descriptions], self.batch_size):
+                questions = [
+                    (image, BOX_QUESTION.render(descriptions[image][number].strip())) for image, number in rows
+                ]
+                texts = reasoner.generate_text(list(images), questions, max_new_tokens=self.max_new_tokens)
+                for row, text in zip(rows, texts, strict=True):
+                    found[row] = self._read(text, (images.shape[1], images.shape[2]))
+        return [[found[image, number] for number in range(len(row))] for image, row in enumerate(descriptions)]
 
     def _read(self, text: str, image: tuple[int, int]) -> Candidates:
         resized = resized_size(self._reasoner[0].builder.processor.image_processor, image)

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoPr
 
 from datamodules.errors import ConfigError
 from models.grounder import Candidates, Grounder, TextGenerator
+from models.image_answers import rows_in_passes
 from models.loading import find_weights
 
 OWL_TYPES = ("owlvit", "owlv2")
@@ -93,9 +94,16 @@ class DetectorGrounder(Grounder):
                 f"detector ({', '.join(OWL_TYPES + DINO_TYPES)}). Set --model.grounder.path to one."
             )
         processor_class: Any = AutoProcessor
-        self._processor = processor_class.from_pretrained(folder)
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(folder)
-        self.model = model.requires_grad_(False).eval()
+        self.use(AutoModelForZeroShotObjectDetection.from_pretrained(folder), processor_class.from_pretrained(folder))
+
+    def use(self, model: Any, processor: Any) -> None:  # noqa: ANN401 (transformers classes without useful types)
+        """Take a detector that is already there instead of loading one; it is frozen.
+
+        Args:
+            model: A zero-shot detector of one of the families.
+            processor: Its processor.
+        """
+        self.model, self._processor = model.requires_grad_(False).eval(), processor
 
     def train(self, mode: bool = True) -> DetectorGrounder:
         """Stay in evaluation mode: the detector is frozen."""
@@ -139,11 +147,10 @@ class DetectorGrounder(Grounder):
         return _regroup(found, [len(row) for row in texts])
 
     def _find_dino(self, images: UInt8[np.ndarray, "..."], texts: list[list[str]]) -> list[list[Candidates]]:
-        """One row per image and description, at most `batch_size` rows per pass."""
-        rows = [(image, text) for image, row in enumerate(texts) for text in row]
+        """One row per image and description, at most `batch_size` rows per pass, those of an image together."""
         found: list[Candidates] = []
-        for start in range(0, len(rows), self.batch_size):
-            chunk = rows[start : start + self.batch_size]
+        for rows in rows_in_passes([len(row) for row in texts], self.batch_size):
+            chunk = [(image, texts[image][number]) for image, number in rows]
             distinct = sorted({image for image, _ in chunk})
             inputs = self._inputs(images[distinct], [dino_text(text) for _, text in chunk])
             row_to_image = torch.tensor([distinct.index(image) for image, _ in chunk])

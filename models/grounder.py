@@ -41,9 +41,13 @@ class TextGenerator(Protocol):
         """The base model inside the block: same weights, adapter off."""
 
     def generate_text(
-        self, images: Sequence[UInt8[np.ndarray, "height width 3"]], question: str, *, max_new_tokens: int
+        self,
+        images: Sequence[UInt8[np.ndarray, "height width 3"]],
+        questions: Sequence[tuple[int, str]],
+        *,
+        max_new_tokens: int,
     ) -> list[str]:
-        """Answer the same question greedily for each image on its own."""
+        """Answer questions, each about one of the images, greedily and independently of each other."""
 
 
 @dataclass(frozen=True)

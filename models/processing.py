@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,9 @@ from models.prompts import choose_template
 
 _NAMES_THE_VIDEO = hasattr(processing_utils, "OmniModalProcessorMixin")
 """Whether this release of transformers is told which video a sound belongs to; earlier ones interleave all sound."""
+
+PROMPT = "prompt"
+"""Under which name a clip's own question is left with it."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ class PromptBuilder:
         question = template.render(clip, max_keyframes=self.max_keyframes)
         return self.from_question(clip, question, system=template.system)
 
+    def read_ahead(self, clip: Clip) -> None:
+        """Ask a clip's question now and leave it with the clip, for `Reasoner.prepare`."""
+        clip.ahead[PROMPT] = self.from_clip(clip)
+
     def from_question(self, clip: Clip, question: str, *, system: str = "") -> Prompt:
         """Ask anything about a clip's glance and its sound."""
         glance, audio = clip.glance, clip.audio
@@ -103,8 +111,7 @@ class PromptBuilder:
         elif audio is not None:
             video["use_audio_in_video"] = True
         inputs = self._process(
-            [{"type": "video"}, {"type": "text", "text": question}],
-            system,
+            [self._chat([{"type": "video"}, {"type": "text", "text": question}], system)],
             videos=[torch.from_numpy(glance.frames).permute(0, 3, 1, 2)],
             videos_kwargs=video,
             **sound,
@@ -112,9 +119,9 @@ class PromptBuilder:
         inputs.pop("attention_mask")
         return Prompt(clip.id, inputs.pop("input_ids"), inputs, has_audio=audio is not None)
 
-    def media_only(self, clip: Clip) -> Prompt:
+    def media_only(self, clip: Clip, *, system: str = "") -> Prompt:
         """A clip's media up to the place where the question would stand, for rows that share it."""
-        prompt = self.from_question(clip, "")
+        prompt = self.from_question(clip, "", system=system)
         end_id = self.tokenizer.convert_tokens_to_ids(self.processor.vision_eos_token)
         last = int((prompt.input_ids[0] == end_id).nonzero()[-1])
         return replace(prompt, input_ids=prompt.input_ids[:, : last + 1])
@@ -131,12 +138,12 @@ class PromptBuilder:
         ids: list[int] = self.tokenizer(answer, add_special_tokens=False).input_ids
         return [*ids, int(self.tokenizer.eos_token_id)]
 
-    def from_image(self, image: UInt8[np.ndarray, "height width 3"], question: str) -> dict[str, Tensor]:
-        """Ask about a single image; the inputs are those of the thinker's own generate."""
-        return self._process([{"type": "image"}, {"type": "text", "text": question}], "", images=[image])
+    def from_images(self, asked: Sequence[tuple[UInt8[np.ndarray, "height width 3"], str]]) -> dict[str, Tensor]:
+        """Ask about single images, one per row, left-padded; the inputs are those of the thinker's own generate."""
+        texts = [self._chat([{"type": "image"}, {"type": "text", "text": question}], "") for _, question in asked]
+        return self._process(texts, images=[image for image, _ in asked], padding=True, padding_side="left")
 
-    def _process(self, content: list[dict[str, str]], system: str, **media: Any) -> dict[str, Tensor]:  # noqa: ANN401
-        text = [self._chat(content, system)]
+    def _process(self, text: list[str], **media: Any) -> dict[str, Tensor]:  # noqa: ANN401
         # Sound features are a matrix product that ends in NumPy, which has no bfloat16: no mixed precision here.
         with torch.autocast("cpu", enabled=False):
             return dict(self.processor(text=text, return_tensors="pt", **self._timing, **media))

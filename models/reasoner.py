@@ -12,46 +12,33 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
-from datamodules.errors import ConfigError
 from datamodules.records import Clip
+from models.adapter import LoRA, put_on, set_values
+from models.image_answers import ImageQuestion, shared_tower
 from models.loading import find_weights
-from models.processing import EncodedPrompt, Prompt, PromptBuilder
+from models.processing import PROMPT, EncodedPrompt, Prompt, PromptBuilder
+from models.sharded_loading import describe, give_memory, local_folder, read_base
+from models.sharding import ShardedModel, Sharding
 from models.thinker import decoder_of, multimodal_part
 
+_LORA = LoRA()
+# Processes answer different numbers of questions; transformers would make them wait for each other in every token.
+_ALONE = {"synced_gpus": False}
 _REQUIRED_FILES = (
     ("config.json",),
     ("model.safetensors", "model.safetensors.index.json"),
     ("tokenizer.json", "vocab.json"),
     ("preprocessor_config.json", "processor_config.json"),
 )
-
-
-@dataclass(frozen=True)
-class LoRA:
-    """The adapter that is trained.
-
-    Attributes:
-        r: Rank.
-        alpha: Scale; the update is multiplied by alpha / r.
-        dropout: Dropout in the adapter during the update; 0 keeps the sampled and the trained policy the same.
-        target_modules: Regular expression over module names; by default every linear layer of the language model.
-    """
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    target_modules: str = r"model\.(language_model\.)?layers\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
 class Reasoner(nn.Module):
@@ -72,7 +59,7 @@ class Reasoner(nn.Module):
         self,
         path: str = "weights/tiny/reasoner",
         *,
-        lora: LoRA | None = LoRA(),
+        lora: LoRA | None = _LORA,
         adapter: str | None = None,
         template: str = "auto",
         max_keyframes: int = 4,
@@ -91,51 +78,53 @@ class Reasoner(nn.Module):
         self.gradient_checkpointing = gradient_checkpointing
         self.builder: PromptBuilder
         self.model: Any = None
+        self._sharded: ShardedModel | None = None
 
-    def load(self) -> None:
+    def load(self, sharding: Sharding | None = None) -> None:
         """Read processor and weights, freeze the base, attach the adapter. A second call does nothing.
+
+        Args:
+            sharding: How the base is spread over devices; each process then reads its own share only. None reads all.
 
         Raises:
             ConfigError: The folder is missing, incomplete, or holds another kind of model.
         """
         if self.model is not None:
             return
-        folder = find_weights(self.path, flag="model.reasoner.path", required=_REQUIRED_FILES)
-        processor = Qwen2_5OmniProcessor.from_pretrained(folder)
-        base = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-            folder, dtype=getattr(torch, self.dtype), attn_implementation=self.attention
-        )
-        self.attach(base, processor)
+        path = find_weights(self.path, flag="model.reasoner.path", required=_REQUIRED_FILES)
+        processor = Qwen2_5OmniProcessor.from_pretrained(path)
+        dtype = getattr(torch, self.dtype)
+        if sharding is None:
+            base = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+                path, dtype=dtype, attn_implementation=self.attention
+            )
+            self.attach(base, processor)
+            return
+        folder = local_folder(path)
+        base = describe(folder, dtype=dtype, attention=self.attention)
+        self._adapt(base, processor)
+        self._sharded = ShardedModel(base, sharding)
+        give_memory(base, sharding)
+        read_base(base, folder)
+        if self.lora is not None:
+            set_values(self.model, self.adapter)
 
     def attach(self, base: Any, processor: Any) -> None:  # noqa: ANN401 (transformers classes without useful types)
         """Freeze a thinker, put the adapter on it, and take its processor.
 
         Raises:
-            ConfigError: The adapter folder does not exist.
+            ConfigError: The adapter folder does not exist, or does not fit.
         """
+        self._adapt(base, processor)
+        if self.lora is not None and self.device.type != "meta":
+            set_values(self.model, self.adapter)
+
+    def _adapt(self, base: Any, processor: Any) -> None:  # noqa: ANN401
         self.builder = PromptBuilder(processor, base.config, template=self.template, max_keyframes=self.max_keyframes)
         base.requires_grad_(False)
-        if self.lora is None:
-            self.model = base
-            return
-        if self.gradient_checkpointing:
+        if self.lora is not None and self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
-        if self.adapter is None:
-            config = LoraConfig(
-                r=self.lora.r,
-                lora_alpha=self.lora.alpha,
-                lora_dropout=self.lora.dropout,
-                target_modules=self.lora.target_modules,
-                task_type="CAUSAL_LM",
-            )
-            self.model = get_peft_model(base, config)
-        elif (Path(self.adapter) / "adapter_config.json").is_file():
-            self.model = PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
-        else:
-            raise ConfigError(
-                f"model.reasoner.adapter: expected a folder with adapter_config.json, found {self.adapter!r}. "
-                "Point --model.reasoner.adapter at an exported adapter, or leave it out to start from a fresh one."
-            )
+        self.model = base if self.lora is None else put_on(base, self.lora, self.adapter)
 
     @property
     def thinker(self) -> Any:  # noqa: ANN401 (a transformers class without useful types)
@@ -161,8 +150,8 @@ class Reasoner(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.embed_tokens.weight.device
+        """Where the model computes."""
+        return self.embed_tokens.weight.device if self._sharded is None else self._sharded.sharding.device
 
     @property
     def end_of_turn_ids(self) -> tuple[int, ...]:
@@ -181,8 +170,9 @@ class Reasoner(nn.Module):
         return str(self.builder.tokenizer.decode(ids, skip_special_tokens=True))
 
     def prepare(self, clip: Clip) -> Prompt:
-        """Turn a clip into model inputs, on the CPU; see `PromptBuilder.from_clip`."""
-        return self.builder.from_clip(clip)
+        """Model inputs of a clip's question, on the CPU: those made ahead, or now; see `PromptBuilder.from_clip`."""
+        found = clip.ahead.get(PROMPT)
+        return found if isinstance(found, Prompt) else self.builder.from_clip(clip)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Run the frozen towers over a prompt, once, and place their features among the token embeddings."""
@@ -232,6 +222,19 @@ class Reasoner(nn.Module):
         )
         return EncodedPrompt(prompt.clip_id, ids.cpu(), embeddings, positions.long(), int(positions.max()) + 1)
 
+    def gathered(self) -> AbstractContextManager[None]:
+        """A rollout phase: weights that are spread over devices are whole inside the block; see `ShardedModel`."""
+        return contextlib.nullcontext() if self._sharded is None else self._sharded.gathered()
+
+    def gathered_ends(self) -> AbstractContextManager[None]:
+        """An update: as far as weights are spread, those around the layers are whole inside the block."""
+        return contextlib.nullcontext() if self._sharded is None else self._sharded.gathered_ends()
+
+    @property
+    def visited(self) -> ShardedModel | None:
+        """What decoder layers have to be entered and left through in rollouts; None where they are whole all along."""
+        return self._sharded if self._sharded is not None and self._sharded.is_visited else None
+
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """The base model inside the block: same weights, adapter off."""
@@ -240,25 +243,30 @@ class Reasoner(nn.Module):
 
     @torch.no_grad()
     def generate_text(
-        self, images: Sequence[UInt8[np.ndarray, "height width 3"]], question: str, *, max_new_tokens: int = 256
+        self,
+        images: Sequence[UInt8[np.ndarray, "height width 3"]],
+        questions: Sequence[ImageQuestion],
+        *,
+        max_new_tokens: int = 256,
     ) -> list[str]:
-        """Answer the same question greedily for each image on its own.
+        """Answer questions about images greedily, all in one batch; each image goes through the tower once.
 
         Args:
-            images: RGB frames; each is one conversation.
-            question: User text after the image.
+            images: RGB frames, all of one size.
+            questions: (image, user text after it), each of which is one conversation.
             max_new_tokens: Longest answer in tokens.
 
         Returns:
-            One text per image, without special tokens; no images give an empty list.
+            One text per question, without special tokens; no questions give an empty list.
         """
-        answers = []
-        for image in images:
-            inputs = {name: value.to(self.device) for name, value in self.builder.from_image(image, question).items()}
-            prompt_length = inputs["input_ids"].shape[1]
-            out = self.thinker.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-            answers.append(self.decode(out[0, prompt_length:]))
-        return answers
+        if not questions:
+            return []
+        asked = self.builder.from_images([(images[index], text) for index, text in questions])
+        inputs = {name: value.to(self.device) for name, value in asked.items()}
+        rows = torch.tensor([index for index, _ in questions], device=self.device)
+        with shared_tower(multimodal_part(self.thinker).visual, rows):
+            out = self.thinker.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **_ALONE)
+        return [self.decode(row) for row in out[:, inputs["input_ids"].shape[1] :]]
 
 
 def _place(

@@ -11,19 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from datamodules.masks import MaskTrack
+from datamodules.masks import BoxTrack, MaskTrack
 from datamodules.needs import Need
 from datamodules.records import Rollout
 from rewards.base import Reward, require
 from rewards.boxes import matched_iou
-from rewards.target import boxes_of, score_plans, visible_target
+from rewards.target import boxes_of, score_plans, visible_boxes
 
 
 class AlignmentReward(Reward):
     """Mean over picks of ``sum of matched IoU / (targets + extra_box_cost * extra boxes)``.
 
     Boxes are matched one-to-one (Hungarian) with the visible objects' tight boxes on that frame; objects without a box
-    count 0. Not applicable on clips without a visible target; 0 for absent or unparsable plans.
+    count 0. Where a benchmark labels boxes and no masks, its boxes take the place of the tight ones. Not applicable on
+    clips without a visible target; 0 for absent or unparsable plans.
 
     Reference:
         Omni-R1, arXiv:2505.20256, R_A; `rewards.paper` holds the released form.
@@ -57,12 +58,12 @@ class AlignmentReward(Reward):
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
         """Score the boxes of one group, in 0..1."""
-        target = visible_target(rollouts[0].clip)
+        target = visible_boxes(rollouts[0].clip)
         if target is None:
             return [None] * len(rollouts)
         return score_plans(rollouts, lambda rollout: self._score(rollout, target))
 
-    def _score(self, rollout: Rollout, target: MaskTrack) -> float:
+    def _score(self, rollout: Rollout, target: MaskTrack | BoxTrack) -> float:
         scores = []
         for found in boxes_of(rollout):
             truth = target.boxes(found.frame)

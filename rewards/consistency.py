@@ -17,7 +17,8 @@ from rewards.target import masks_of, score_plans, visible_target
 class ConsistencyReward(Reward):
     """Mean over all frames of the IoU between the propagated union mask and the ground-truth union mask.
 
-    Not applicable on clips without a visible target; 0 for absent or unparsable plans.
+    Not applicable on clips without a visible target or without masks (labeled boxes are no masks); 0 for absent or
+    unparsable plans.
 
     Reference:
         Omni-R1, arXiv:2505.20256, R_G.

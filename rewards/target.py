@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from datamodules.masks import MaskTrack
+from datamodules.masks import BoxTrack, MaskTrack
 from datamodules.records import Clip, FrameGrounding, Rollout
 
 
@@ -28,6 +28,20 @@ def visible_target(clip: Clip) -> MaskTrack | None:
     if clip.is_null or clip.masks is None or not clip.masks.areas.any():
         return None
     return clip.masks
+
+
+def visible_boxes(clip: Clip) -> MaskTrack | BoxTrack | None:
+    """What a predicted box can be compared with: tight boxes of masks, or labeled boxes where there are no masks.
+
+    Args:
+        clip: The question; its ground truth is read on first use.
+
+    Returns:
+        Something with `boxes` per frame; None when a term about boxes does not apply.
+    """
+    if clip.masks is not None or clip.is_null:
+        return visible_target(clip)
+    return clip.boxes if clip.boxes is not None and any(clip.boxes.rows) else None
 
 
 def score_plans(rollouts: Sequence[Rollout], score: Callable[[Rollout], float]) -> list[float | None]:

@@ -23,6 +23,7 @@ import torch
 
 from datamodules.avshapes.descriptions import is_right_description
 from datamodules.avshapes.make import ensure_avshapes
+from datamodules.avshapes.oracle import true_description
 from datamodules.avshapes.recipes import LessonData
 from datamodules.avshapes.truth import Truth, read_truth
 from datamodules.base import ClipDataModule
@@ -116,10 +117,7 @@ def oracle_plan(clip: Clip, truth: Truth, keyframes: int) -> Plan:
     if clip.is_null or clip.masks is None:
         return Plan((), True, ParseReport(True))
     frames = fullest_frames(clip.masks.areas.sum(axis=1), keyframes)
-    things = [truth.things[index] for index in truth.targets]
-    words = f"the {things[0].name}"
-    if len(things) > 1:
-        words = f"the {things[0].color} things" if truth.color else f"the {things[0].shape}s"
+    words = true_description(truth)
     fps = clip.frames.fps
     picks = tuple(Keyframe(frame, words, frame / fps, (frame + 1) / fps) for frame in frames)
     return Plan(picks, False, ParseReport(True))

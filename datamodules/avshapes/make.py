@@ -21,10 +21,18 @@ from typing import TypeVar
 import joblib
 from tqdm import tqdm
 
-from datamodules.avshapes.settings import FORMAT_VERSION, MevisSizes, RefavsSizes, Settings, make_settings
+from datamodules.avshapes.settings import (
+    FORMAT_VERSION,
+    MevisSizes,
+    RefavsSizes,
+    RefcocogSizes,
+    Settings,
+    make_settings,
+)
 from datamodules.avshapes.world import World
 from datamodules.avshapes.write_mevis import finish_mevis, mevis_jobs, write_mevis_clip
 from datamodules.avshapes.write_refavs import finish_refavs, refavs_jobs, write_refavs_clip
+from datamodules.avshapes.write_refcocog import finish_refcocog, refcocog_jobs, write_refcocog_picture
 from datamodules.avshapes.write_revos import finish_revos, revos_jobs, write_revos_clip
 
 SETTINGS_FILE = "avshapes.json"
@@ -49,9 +57,9 @@ def ensure_avshapes(
     """Return the root of a generated benchmark, writing it first where it is not in the cache.
 
     Args:
-        benchmark: "refavs", "revos" or "mevis".
+        benchmark: refavs, revos, mevis or refcocog.
         seed: Non-negative; the same settings and seed give the same bytes.
-        sizes: Fields of `RefavsSizes`, `RevosSizes` or `MevisSizes` that differ from the defaults.
+        sizes: Fields of the benchmark's sizes, such as `RefavsSizes`, that differ from the defaults.
         world: The dials; None is the benchmark's own world.
         cache_dir: Where trees are kept; None is `omni-r1/avshapes` under $XDG_CACHE_HOME, or under ~/.cache.
         workers: Processes that write; None is one per core, at most 8.
@@ -131,6 +139,10 @@ def _write(settings: Settings, root: Path, workers: int) -> None:
     elif isinstance(sizes, MevisSizes):
         mevis = partial(write_mevis_clip, root=root, seed=seed, world=world, sizes=sizes)
         finish_mevis(root, _map(mevis, mevis_jobs(sizes), workers, settings.benchmark))
+    elif isinstance(sizes, RefcocogSizes):
+        picture = partial(write_refcocog_picture, seed=seed, world=world)
+        pictures = _map(picture, refcocog_jobs(sizes), workers, settings.benchmark)
+        finish_refcocog(root, pictures, annotations=bool(sizes.annotations))
     else:
         revos = partial(write_revos_clip, root=root, seed=seed, world=world, sizes=sizes)
         finish_revos(root, _map(revos, revos_jobs(sizes), workers, settings.benchmark))

@@ -7,6 +7,8 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from pyarrow.parquet import read_metadata
+
 _TYPE_NAMES = {0: "referring", 1: "reasoning", 2: "non-existent"}
 
 
@@ -18,6 +20,9 @@ def describe_tree(root: Path) -> str:
     """
     if (root / "metadata.csv").is_file():
         rows = _count_refavs(root)
+    elif (root / "data").is_dir():
+        count = sum(read_metadata(path).num_rows for path in root.glob("data/*.parquet"))
+        rows = [("train", count, Counter(one=count))]
     else:
         is_revos = (root / "mask_dict.json").is_file()
         rows = _count_revos(root) if is_revos else _count_mevis(root)

@@ -11,9 +11,9 @@ from typing import Literal
 from datamodules.avshapes.world import World
 from datamodules.errors import ConfigError
 
-Benchmark = Literal["refavs", "revos", "mevis"]
+Benchmark = Literal["refavs", "revos", "mevis", "refcocog"]
 
-BENCHMARKS: tuple[Benchmark, ...] = ("refavs", "revos", "mevis")
+BENCHMARKS: tuple[Benchmark, ...] = ("refavs", "revos", "mevis", "refcocog")
 
 FORMAT_VERSION = 2
 """Raised whenever the same settings give other bytes, so that no cached tree is mistaken for a new one."""
@@ -22,8 +22,9 @@ WORLDS: dict[Benchmark, World] = {
     "refavs": World(),
     "revos": World(distinct_shapes=False, sounding=(1.0,)),
     "mevis": World(distinct_shapes=False, sounding=(1.0,), min_things=3, max_things=5),
+    "refcocog": World(distinct_shapes=False, sounding=(1.0,)),
 }
-"""The world of each benchmark; ReVOS and MeViS have no sound, and MeViS has more things to tell apart."""
+"""The world of each benchmark; only RefAVS has sound, and MeViS has more things to tell apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +88,26 @@ class MevisSizes:
     expressions: int = 4
 
 
-Sizes = RefavsSizes | RevosSizes | MevisSizes
+@dataclass(frozen=True, kw_only=True)
+class RefcocogSizes:
+    """How much RefCOCOg is written.
 
-SIZES: dict[Benchmark, type[RefavsSizes] | type[RevosSizes] | type[MevisSizes]] = {
+    Attributes:
+        train: Pictures, with one expression each.
+        annotations: 1 writes masks beside the table, as RefCOCOg itself has them; the set that is imitated has none.
+    """
+
+    train: int = 300
+    annotations: int = 0
+
+
+Sizes = RefavsSizes | RevosSizes | MevisSizes | RefcocogSizes
+
+SIZES: dict[Benchmark, type[RefavsSizes] | type[RevosSizes] | type[MevisSizes] | type[RefcocogSizes]] = {
     "refavs": RefavsSizes,
     "revos": RevosSizes,
     "mevis": MevisSizes,
+    "refcocog": RefcocogSizes,
 }
 
 
@@ -125,9 +140,9 @@ def make_settings(
     """Fill in defaults and check everything, before anything is written.
 
     Args:
-        benchmark: "refavs", "revos" or "mevis".
+        benchmark: One of `BENCHMARKS`.
         seed: Non-negative.
-        sizes: Fields of `RefavsSizes`, `RevosSizes` or `MevisSizes` that differ from the defaults.
+        sizes: Fields of the benchmark's sizes, such as `RefavsSizes`, that differ from the defaults.
         world: The dials; None is the benchmark's own world.
 
     Raises:

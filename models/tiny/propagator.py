@@ -198,7 +198,7 @@ def _certain(
     masks: Bool[torch.Tensor, "rows side side"], *, like: Float[torch.Tensor, "rows 1 height width"]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mask and object logits of a decoder that knows the masks."""
-    share = F.adaptive_avg_pool2d(masks[:, None].to(like.dtype), like.shape[-2:])
+    share = F.adaptive_avg_pool2d(masks[:, None].to(like.dtype), (like.shape[-2], like.shape[-1]))
     return (2 * share - 1) * _KNOWN_LOGIT, torch.full_like(like[:, :, 0, 0], _KNOWN_LOGIT)
 
 

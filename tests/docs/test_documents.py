@@ -53,7 +53,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[OmniCLI]:
 
 def on_this_machine(arguments: list[str]) -> list[str]:
     """The same command without the accelerators that it asks for."""
-    return [*arguments, "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
+    return [*arguments, "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())

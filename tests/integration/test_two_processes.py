@@ -1,19 +1,17 @@
 """Two processes with one prompt each make the same update as one process with both."""
 
-import os
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import multiprocessing
 
 UNIT = Path(__file__).parents[1] / "unit"
 sys.path[:0] = [str(UNIT), str(UNIT / "lightning_modules")]
 
 from doubles import LowTokens, Watch, adapter, loader, module_of, trainer_of  # noqa: E402
 from lightning.pytorch.strategies import DDPStrategy  # noqa: E402
+from ranks import run_ranks  # noqa: E402
 from small_models import noisy_clip, random_reasoner  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -37,19 +35,7 @@ def train(clips: list[object], settings: dict[str, object], **trainer_settings: 
     return {"weights": adapter(module), "metrics": watch.metrics[-1]}
 
 
-def run_rank(rank: int, port: int, folder: str) -> None:
-    os.environ.update(
-        {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "GROUP_RANK": "0",
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "TORCHELASTIC_RUN_ID": "test",
-        }
-    )
+def run_rank(rank: int, folder: Path) -> None:
     for name, settings in SETTINGS.items():
         result = train(
             [noisy_clip(PROMPTS.get(name, "ab")[rank])],
@@ -58,17 +44,11 @@ def run_rank(rank: int, port: int, folder: str) -> None:
             strategy=DDPStrategy(process_group_backend="gloo"),
             use_distributed_sampler=False,
         )
-        torch.save(result, Path(folder) / f"{name}-{rank}.pt")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        torch.save(result, folder / f"{name}-{rank}.pt")
 
 
 def test_the_number_of_processes_does_not_change_the_update(tmp_path):
-    multiprocessing.spawn(run_rank, (free_port(), str(tmp_path)), nprocs=2)
+    run_ranks(run_rank, tmp_path)
     for name, settings in SETTINGS.items():
         expected = train([noisy_clip(prompt) for prompt in PROMPTS.get(name, "ab")], settings)
         for rank in (0, 1):

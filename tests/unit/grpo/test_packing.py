@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def gradients(reasoner: Reasoner, scores: TokenLogprobs) -> dict[str, torch.Tens
     """Of a loss that weighs every token differently."""
     weights = torch.randn(scores.logprobs.shape, generator=torch.Generator().manual_seed(0))
     reasoner.zero_grad()
-    (scores.logprobs * weights).sum().backward()
+    (scores.logprobs * weights.to(scores.logprobs.device)).sum().backward()
     return {name: p.grad.clone() for name, p in reasoner.named_parameters() if p.requires_grad}
 
 
@@ -115,6 +116,39 @@ def test_bfloat16(is_mixed):
     assert (packed.logprobs - exact.logprobs).abs().max() < 3 * drift
     for name, gradient in gradients(reasoner, packed).items():
         assert (gradient - expected[name]).norm() < 0.3 * expected[name].norm(), name
+
+
+def test_rows_long_enough_for_the_adapter_to_be_folded():
+    """In the plain form and in the packed one; short rows, as in the other tests, are not worth it."""
+    reasoner = small()
+    requests = requests_of(reasoner, [(150, [30, 1, 30, 7])])
+    width = reasoner.embed_tokens.weight.shape[1]
+    projection: Any = reasoner.language_model.layers[0].self_attn.q_proj
+    assert projection.folds(torch.zeros(1, 150, width))
+    assert_alike(reasoner, requests)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu(dtype):
+    """Plain rows there, packed rows there, and plain rows in float32 on the CPU."""
+    groups = [(40, [30, 1, 30, 7]), (9, [12, 3])]
+    exact = PlainEngine().score(small(), requests_of(small(), groups), temperature=1.0)
+    expected = gradients(small(), exact)
+    reasoner = random_reasoner(gain=3.0, key_value_heads=2, layers=3).to("cuda")
+    for parameter in reasoner.parameters():
+        parameter.data = parameter.data if parameter.requires_grad else parameter.data.to(dtype)
+    requests = [
+        replace(r, encoded=replace(r.encoded, embeddings=r.encoded.embeddings.to("cuda", dtype),
+                                   positions=r.encoded.positions.cuda()))
+        for r in requests_of(small(), groups)
+    ]  # fmt: skip
+    plain = PlainEngine().score(reasoner, requests, temperature=1.0)
+    packed = packed_logprobs(reasoner, requests, temperature=1.0)
+    drift = (plain.logprobs.cpu() - exact.logprobs).abs().max()
+    assert (packed.logprobs.cpu() - exact.logprobs).abs().max() < 3 * drift + 1e-4
+    for name, gradient in gradients(reasoner, packed).items():
+        assert (gradient.cpu() - expected[name]).norm() < 0.3 * expected[name].norm(), name
 
 
 def test_positions_begin_anew_after_the_prompt():

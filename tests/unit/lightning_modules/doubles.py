@@ -108,7 +108,12 @@ def sgd(parameters: object) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=1.0)
 
 
-def module_of(reasoner: Reasoner, rewards: dict[str, Reward | None] | None = None, **settings: object) -> GRPOModule:
+def module_of(
+    reasoner: Reasoner,
+    rewards: dict[str, Reward | None] | None = None,
+    kind: type[GRPOModule] = GRPOModule,
+    **settings: object,
+) -> GRPOModule:
     """A module around a reasoner; unknown settings are those of `GRPOSettings`."""
     own = {name: settings.pop(name) for name in ("sampling", "optimizer", "schedule", "evaluation") if name in settings}
     defaults = {
@@ -118,7 +123,7 @@ def module_of(reasoner: Reasoner, rewards: dict[str, Reward | None] | None = Non
         "grpo": GRPOSettings(**{"group_size": 4} | settings),
     }
     rewards = {"low": LowTokens()} if rewards is None else rewards
-    return GRPOModule(reasoner, grounder=FixedGrounder(), propagator=BoxPropagator(), rewards=rewards, **defaults | own)
+    return kind(reasoner, grounder=FixedGrounder(), propagator=BoxPropagator(), rewards=rewards, **defaults | own)
 
 
 def loader(clips: Sequence[Clip], batch_size: int = 2) -> DataLoader[Clip]:

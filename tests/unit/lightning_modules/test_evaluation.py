@@ -18,6 +18,7 @@ def result(clip_id: str, kind: str = "seen", total: float = 1.0, value: float | 
     return ClipResult(
         clip_id=clip_id,
         kind=kind,
+        task="refavs",
         text="",
         is_unparsable=clip_id == "a",
         rewards={"term": value},

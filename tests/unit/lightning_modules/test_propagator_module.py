@@ -100,7 +100,7 @@ def test_the_learning_rate_follows_both_stages():
 def fit(folder: Path, *, steps: int = 2, **model) -> PropagatorModule:
     module = PropagatorModule(pair_steps=1, video_steps=1, gate_cases=1, export_dir=str(folder / "out"), **model)
     data = AVShapesVideoDataModule(
-        pair_steps=1, video_steps=1, images=2, window_clips=1, window_frames=2, val_cases=1, case_size=64
+        pair_steps=1, video_steps=1, images=2, window_clips=1, window_frames=3, val_cases=1, case_size=64
     )
     trainer = L.Trainer(
         accelerator="cpu",

@@ -12,7 +12,7 @@ from models.grounder import GroundingRequest
 
 
 class ScriptedReasoner:
-    """Answers every image with the same text; knows whether its adapter is on."""
+    """Answers every question with the same text; knows whether its adapter is on."""
 
     def __init__(self, answer: str) -> None:
         self.answer, self.is_reference, self.asked = answer, False, []
@@ -25,9 +25,9 @@ class ScriptedReasoner:
         yield
         self.is_reference = False
 
-    def generate_text(self, images, question, *, max_new_tokens):
-        self.asked.append((len(images), question, max_new_tokens, self.is_reference))
-        return [self.answer] * len(images)
+    def generate_text(self, images, questions, *, max_new_tokens):
+        self.asked.append((len(images), questions, max_new_tokens, self.is_reference))
+        return [self.answer] * len(questions)
 
 
 def requests(*pairs: tuple[int, str]) -> list[GroundingRequest]:
@@ -50,16 +50,18 @@ def test_thousandths_become_pixels_of_the_frame(make_clip):
     assert found.boxes.tolist() == [[0, 14, 28, 56], [28, 0, 56, 14]]
 
 
-def test_images_with_the_same_description_are_asked_together_with_the_adapter_off(make_clip):
-    grounder, reasoner = ReasonerGrounder(max_new_tokens=9), ScriptedReasoner("[]")
+def test_everything_that_fits_is_asked_together_with_the_adapter_off(make_clip):
+    grounder, reasoner = ReasonerGrounder(max_new_tokens=9, batch_size=3), ScriptedReasoner("[]")
     grounder.load(reasoner)
-    found = grounder.ground(make_clip(), requests((0, "star"), (2, "star"), (2, "moon"), (0, "star")))
-    assert [(count, "star" in text, tokens, is_off) for count, text, tokens, is_off in reasoner.asked] == [
-        (2, True, 9, True),
-        (1, False, 9, True),
+    asked = requests((0, "star"), (2, "star"), (2, "moon"), (0, "star"), (0, "moon"))
+    found = grounder.ground(make_clip(), asked)
+    shown = [
+        (images, [(index, "star" in text) for index, text in questions], tokens, is_off)
+        for images, questions, tokens, is_off in reasoner.asked
     ]
+    assert shown == [(2, [(0, True), (0, False)], 9, True), (2, [(1, True), (1, False)], 9, True)]
     assert not reasoner.is_reference
-    assert [answer.boxes.shape for answer in found] == [(0, 4)] * 4
+    assert [answer.boxes.shape for answer in found] == [(0, 4)] * 5
 
 
 def test_prose_is_no_box(make_clip):
@@ -75,11 +77,11 @@ def test_a_real_thinker_answers_as_if_it_had_no_adapter(make_reasoner, make_clip
         reasoner, texts = make_reasoner(adapter_scale=adapter_scale), []
         generate = reasoner.generate_text
 
-        def listen(images, question, *, generate=generate, texts=texts, **options):
-            texts += generate(images, question, **options)
-            return texts[-len(images) :]
+        def listen(images, questions, *, generate=generate, texts=texts, **options):
+            texts += generate(images, questions, **options)
+            return texts[-len(questions) :]
 
-        asked.append(generate(list(make_clip().close_up([0])), "the red circle", max_new_tokens=6))
+        asked.append(generate(list(make_clip().close_up([0])), [(0, "the red circle")], max_new_tokens=6))
         monkeypatch.setattr(reasoner, "generate_text", listen)
         grounder = ReasonerGrounder(max_new_tokens=6)
         grounder.load(reasoner)

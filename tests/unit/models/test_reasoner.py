@@ -10,6 +10,7 @@ from models.loading import find_weights
 from models.processing import PromptBuilder
 from models.prompts import TEMPLATES, choose_template
 from models.reasoner import LoRA, Reasoner
+from models.thinker import multimodal_part
 
 
 def logits_of_own_forward(reasoner, prompt):
@@ -124,13 +125,38 @@ def test_exported_adapter_continues_where_it_was(make_reasoner, make_clip, tmp_p
     assert any(p.requires_grad for p in continued.parameters())
 
 
-def test_generate_text_answers_each_image_alone(make_reasoner):
+def test_generate_text_answers_each_question_as_if_it_were_alone(make_reasoner):
+    """Rows of different lengths share a batch, and rows of one image its pass through the tower."""
     reasoner = make_reasoner(gain=4.0)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (56, 84, 3), dtype=np.uint8) for _ in range(3)]
-    together = reasoner.generate_text(images, "where", max_new_tokens=4)
-    assert together == [reasoner.generate_text([image], "where", max_new_tokens=4)[0] for image in images]
-    assert reasoner.generate_text([], "where") == []
+    questions = [(0, "where"), (2, "where is it, and what does it do"), (0, "what"), (1, "where"), (0, "where")]
+    towers = []
+    multimodal_part(reasoner.thinker).visual.register_forward_hook(lambda *call: towers.append(len(call[1][0])))
+    together = reasoner.generate_text(images, questions, max_new_tokens=4)
+    alone = [reasoner.generate_text([images[index]], [(0, text)], max_new_tokens=4)[0] for index, text in questions]
+    assert together == alone
+    assert together[0] == together[4]
+    assert len(set(together)) > 2
+    assert towers[0] == 3 * towers[1]
+    assert reasoner.generate_text(images, []) == []
+
+
+def test_a_prompt_made_ahead_is_taken_as_it_is(make_reasoner, make_clip, monkeypatch):
+    reasoner, clip = make_reasoner(), make_clip()
+    now = reasoner.prepare(clip)
+    reasoner.builder.read_ahead(clip)
+    monkeypatch.setattr(reasoner.builder, "from_clip", None)
+    ahead = reasoner.prepare(clip)
+    assert torch.equal(ahead.input_ids, now.input_ids)
+    assert all(torch.equal(ahead.features[name], now.features[name]) for name in now.features)
+
+
+def test_another_question_about_a_clip_does_not_find_the_prompt_of_the_first(make_reasoner, make_clip):
+    reasoner, clip = make_reasoner(), make_clip()
+    reasoner.builder.read_ahead(clip)
+    other = replace(clip, expression="the sound that comes from the left")
+    assert reasoner.prepare(other).input_ids.shape != reasoner.prepare(clip).input_ids.shape
 
 
 def test_missing_weights_are_named_with_the_flag(tmp_path):

@@ -1,0 +1,217 @@
+"""What System 2 costs for a group of G rollouts on one clip, beside a single rollout.
+
+    python benchmarks/system2.py
+    python benchmarks/system2.py --size large --device cuda
+
+A clip of moving discs is grounded and propagated for G = 1, 2, 4, 8, 16 rollouts in turn, every time anew. Two kinds of
+groups. *Apart*: every rollout picks two frames of its own and describes them in its own words, the worst there can be.
+*Alike*: half of the rollouts say what another one says, as happens when a policy has an opinion. `--size tiny` are the
+embedded weights, `random` the same without weights on disk, and `large` are random weights in the published sizes of
+OWL-ViT L/14 and SAM2.1 Hiera L. `--separately` also fills the rollouts of a group one by one with nothing kept between
+them, as a trainer does that calls System 2 per completion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from callbacks.media import markdown_table
+from datamodules.records import Clip, Frames, Keyframe, ParseReport, Plan
+from models.detector import DetectorGrounder
+from models.pipeline import TwoSystemPipeline
+from models.propagator import SAM2Propagator
+from models.sam2_loading import build_predictor, released_configs
+from models.tiny.detector import DetectorSizes, build_detector, build_detector_processor
+from models.tiny.propagator import build_tiny_propagator
+from speed.laps import Laps
+from speed.results import FOLDER, Results
+
+COLORS = {
+    "red": (230, 40, 40), "green": (40, 200, 60), "blue": (50, 80, 230), "yellow": (240, 220, 40),
+    "purple": (150, 60, 200), "orange": (250, 140, 30), "cyan": (40, 210, 220), "pink": (250, 150, 190),
+}  # fmt: skip
+WORDS = ("the {} disc", "a {} disc that moves", "the disc that is {}", "something round and {}")
+LARGE = DetectorSizes(
+    side=840,
+    patch=14,
+    vision_hidden=1024,
+    vision_layers=24,
+    vision_heads=16,
+    vision_feed_forward=4096,
+    text_hidden=768,
+    text_layers=12,
+    text_heads=12,
+)
+PARTS = ("boxes", "masks")
+
+
+class DiscFrames(Frames):
+    """Eight discs of different colors, each moving on its own circle."""
+
+    def __init__(self, count: int, side: int) -> None:
+        """Draw all frames.
+
+        Args:
+            count: How many.
+            side: Height and width in pixels.
+        """
+        self.count, self.fps = count, 1.0
+        self.pixels = np.full((count, side, side, 3), 24, dtype=np.uint8)
+        y, x = np.mgrid[:side, :side] / side
+        for number, color in enumerate(COLORS.values()):
+            row, column = divmod(number, 4)
+            for frame, picture in enumerate(self.pixels):
+                angle = 2 * np.pi * (frame / max(count, 8) + number / 8)
+                center = (0.25 + 0.5 * row + 0.08 * np.sin(angle), 0.125 + 0.25 * column + 0.05 * np.cos(angle))
+                picture[(y - center[0]) ** 2 + (x - center[1]) ** 2 < 0.07**2] = color
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+    def read(self, indices: Sequence[int], *, max_pixels: int | None = None) -> np.ndarray:
+        """Frames at their size, which is within every budget here."""
+        del max_pixels
+        return self.pixels[list(indices)]
+
+
+def main() -> None:
+    """Measure what is missing and write the page."""
+    options = parse()
+    results = Results(options.out)
+    torch.set_num_threads(options.threads)
+    pipeline = None
+    for run in range(options.runs):
+        for frames in options.frames:
+            for kind in options.kinds:
+                point = {"size": options.size, "device": options.device, "frames": frames, "kind": kind}
+                if results.missing(point, run):
+                    pipeline = pipeline or build(options.size, torch.device(options.device))
+                    values = measure(pipeline, point, options)
+                    results.add(point, run, values)
+                    print(table(results, [point]), flush=True)
+    results.write_page("System 2 for a group of rollouts", table(results, results.points()))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=["tiny", "random", "large"], default="tiny")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--groups", nargs="+", type=int, default=[1, 2, 4, 8, 16])
+    parser.add_argument("--frames", nargs="+", type=int, default=[10], help="frames of the clip")
+    parser.add_argument("--kinds", nargs="+", choices=["apart", "alike"], default=["apart", "alike"])
+    parser.add_argument("--separately", action="store_true", help="also one by one")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds per run, after one that is not")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="one tiny point, to see that it works")
+    parser.add_argument("--out", type=Path, default=FOLDER / "system2.json")
+    options = parser.parse_args()
+    if options.quick:
+        options.size, options.groups, options.frames, options.kinds = "random", [1, 2], [3], ["apart"]
+        options.rounds, options.runs = 1, 1
+    return options
+
+
+def build(size: str, device: torch.device) -> TwoSystemPipeline:
+    """Both halves of System 2. The best box always counts, so that there is something to propagate."""
+    grounder = DetectorGrounder(threshold=0.0, keep_best=True, max_boxes=1, batch_size=16)
+    propagator = SAM2Propagator("weights/tiny/propagator", dtype="bfloat16" if size == "large" else "float32")
+    if size == "tiny":
+        grounder.load()
+        propagator.load()
+    else:
+        sizes = LARGE if size == "large" else DetectorSizes()
+        processor = build_detector_processor([text.format("red") for text in WORDS], sizes)
+        grounder.use(build_detector(processor, sizes), processor)
+        released = Path(str(files("sam2") / released_configs()["sam2.1_hiera_l"]))
+        propagator.use(build_predictor(released) if size == "large" else build_tiny_propagator())
+    return TwoSystemPipeline(grounder.to(device), propagator.to(device))
+
+
+def measure(pipeline: TwoSystemPipeline, point: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Every group size in every round, one after the other; medians of seconds, and of the ratios to one rollout."""
+    side, laps = 1024 if point["size"] == "large" else 224, Laps(torch.device(point["device"]))
+    rounds: list[dict[str, dict[str, float]]] = []
+    for _ in range(options.rounds + 1):
+        found = {}
+        for group in options.groups:
+            fill(pipeline, new_clip(point["frames"], side), plans(group, point), laps)
+            found[str(group)] = laps.take()
+        if options.separately:
+            for plan in plans(max(options.groups), point):
+                fill(pipeline, new_clip(point["frames"], side), [plan], laps)
+            found[f"{max(options.groups)}, one by one"] = laps.take()
+        rounds.append(found)
+    rounds = rounds[1:]
+    first = str(options.groups[0])
+    names = list(rounds[0])
+    return {
+        "seconds": {
+            name: {part: statistics.median(found[name][part] for found in rounds) for part in PARTS} for name in names
+        },
+        "ratios": {
+            name: statistics.median(sum(found[name].values()) / sum(found[first].values()) for found in rounds)
+            for name in names
+        },
+    }
+
+
+def fill(pipeline: TwoSystemPipeline, clip: Clip, group: Sequence[Plan], laps: Laps) -> None:
+    """What `TwoSystemPipeline.fill` does, with a clock between its two parts."""
+    with laps.part("boxes"):
+        groundings = pipeline.ground(clip, group)
+    with laps.part("masks"):
+        pipeline.propagate(clip, groundings)
+
+
+def new_clip(frames: int, side: int) -> Clip:
+    """A clip that nothing is known of yet."""
+    return Clip(id="discs", task="video", split="", kind="", expression="", frames=DiscFrames(frames, side))
+
+
+def plans(count: int, point: Mapping[str, Any]) -> list[Plan]:
+    """Answers of a group; alike ones repeat every second plan."""
+    numbers = range(count) if point["kind"] == "apart" else [number // 2 for number in range(count)]
+    return [plan_number(number, point["frames"]) for number in numbers]
+
+
+def plan_number(number: int, frames: int) -> Plan:
+    """Two keyframes, and words for them, that no other number below 32 has together."""
+    color = list(COLORS)[number % len(COLORS)]
+    text = WORDS[(number // len(COLORS) + number) % len(WORDS)].format(color)
+    picked = sorted({number % frames, (number + frames // 2) % frames})
+    return Plan(tuple(Keyframe(frame, text, frame, frame) for frame in picked), False, ParseReport(True))
+
+
+def table(results: Results, wanted: Sequence[dict[str, Any]]) -> str:
+    """One row per point and group size."""
+    rows = []
+    for point in wanted:
+        runs = results.of(point)
+        for name in runs[0]["seconds"]:
+            seconds = [statistics.median(run["seconds"][name][part] for run in runs) for part in PARTS]
+            ratios = [run["ratios"][name] for run in runs]
+            rows.append(
+                [
+                    f"{point['size']} on {point['device']}, {point['frames']} frames, {point['kind']}",
+                    name,
+                    *(f"{1000 * value:.0f}" for value in seconds),
+                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                ]
+            )
+    return markdown_table(["point", "rollouts", "boxes ms", "masks ms", "times one rollout"], rows)
+
+
+if __name__ == "__main__":
+    main()

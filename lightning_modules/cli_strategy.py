@@ -1,0 +1,78 @@
+"""How a run is spread over devices, as the command line says it.
+
+`--trainer.strategy fsdp` is what people type, so it works: our strategy takes the place of Lightning's own, which runs
+on GPUs only and cannot hold a bfloat16 base and a float32 adapter together. Settings of it are under `--sharding`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.strategies import StrategyRegistry
+
+from datamodules.errors import ConfigError
+from lightning_modules.sharded_strategy import ShardedStrategy
+from models.sharding import Gather
+
+REGISTERED_NAME = "sharded"
+_STANDS_FOR_OURS = (REGISTERED_NAME, "fsdp", "fsdp_cpu_offload")
+
+
+@dataclass(frozen=True)
+class ShardingSettings:
+    """How `--trainer.strategy fsdp` spreads the base.
+
+    Attributes:
+        shard_size: Devices that share one copy of the base. "all" has one copy in the whole job; with several nodes,
+            the number of devices of a node shards inside nodes and has a copy in each.
+        offload: Keep the shards in the host's memory, and bring them to the device as they are needed.
+        gather: What a rollout holds on each device: the whole "model", or one "layer" of the decoder at a time, which
+            needs less memory and much more time.
+        consolidate: Write a checkpoint as one file instead of a folder in which every process writes what it keeps.
+    """
+
+    shard_size: int | Literal["all"] = "all"
+    offload: bool = False
+    gather: Gather = "model"
+    consolidate: bool = False
+
+
+def chosen_strategy(name: Any, settings: ShardingSettings) -> Any:  # noqa: ANN401 (a name, or a strategy)
+    """The strategy to give to the trainer.
+
+    Args:
+        name: `trainer.strategy` as it was given.
+        settings: `sharding` as it was given.
+
+    Returns:
+        A `ShardedStrategy` where one was asked for by any of its names, else what was given.
+
+    Raises:
+        ConfigError: There are settings for sharding, and the strategy does not shard.
+    """
+    if isinstance(name, str) and name in _STANDS_FOR_OURS:
+        changed = {"offload": True} if name == "fsdp_cpu_offload" else {}
+        return ShardedStrategy(**asdict(settings) | changed)
+    default = asdict(ShardingSettings())
+    changed_keys = [key for key, value in asdict(settings).items() if value != default[key]]
+    if changed_keys:
+        shown = name if isinstance(name, str) else type(name).__name__
+        raise ConfigError(
+            f"sharding.{changed_keys[0]} is set, but trainer.strategy is {shown}, which does not read it. Set "
+            f"--trainer.strategy fsdp, or leave --sharding.{changed_keys[0]} out."
+        )
+    return name
+
+
+def environment_plugins() -> list[SLURMEnvironment]:
+    """Under SLURM: leave requeueing to the job script.
+
+    Lightning would save inside the signal's handler, that is in the middle of a step, and possibly of a collective
+    operation. A SIGTERM is acted on between two steps instead.
+    """
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+StrategyRegistry.register(REGISTERED_NAME, ShardedStrategy, "FSDP2: the base spread over all devices")

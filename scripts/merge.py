@@ -1,0 +1,37 @@
+"""Add a trained adapter into its base and write a Hugging Face folder that plain transformers loads.
+
+    python scripts/merge.py runs/refavs/version_0/adapter --output merged
+    python scripts/merge.py runs/refavs/version_0/adapter --output merged --base Qwen/Qwen2.5-Omni-7B --dtype bfloat16
+
+The folder has the layout of released thinkers; `--model.reasoner.path merged` starts a run from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from datamodules.errors import ConfigError
+from models.merging import merge_adapter
+
+
+def main() -> int:
+    """Run the command; 2 for what cannot be merged."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("adapter", type=Path, help="PEFT folder")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--base", help="folder or hub id of the base; the one that the adapter names if left out")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="the stored one if left out")
+    arguments = parser.parse_args()
+    try:
+        merge_adapter(arguments.adapter, arguments.output, base=arguments.base, dtype=arguments.dtype)
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    print(f"merged model written to {arguments.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

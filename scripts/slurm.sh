@@ -1,0 +1,52 @@
+#!/bin/bash
+# Train under SLURM, and go on by itself when the time is over or a node goes down.
+#
+#   sbatch scripts/slurm.sh --config configs/scale/refavs_7b.yaml --config configs/scale/7b_80gb.yaml
+#   sbatch --nodes=2 --time=08:00:00 scripts/slurm.sh --config configs/scale/refavs_7b.yaml --config configs/scale/2x8.yaml
+#
+# Arguments are those of `python train.py fit`. The run is in runs/slurm/job_<number>, on a file system that all nodes
+# see. Five minutes before the time is over the job is told to stop: the running step ends, the run is saved, and the job
+# is put into the queue again under the same number, where it finds its checkpoint. A run that fails is not repeated.
+#
+#SBATCH --job-name=omni-r1
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%j.txt
+set -uo pipefail
+
+run="runs/slurm/job_$SLURM_JOB_ID"
+if [ -e "$run/checkpoints/last.ckpt" ]; then
+    arguments=(--resume "$run")
+else
+    arguments=("$@" --trainer.logger.save_dir runs --trainer.logger.name slurm --trainer.logger.version "job_$SLURM_JOB_ID")
+fi
+arguments+=(--trainer.num_nodes "$SLURM_NNODES" --trainer.devices "$SLURM_NTASKS_PER_NODE")
+
+is_over=""
+stop() {
+    is_over=yes
+    # To the processes of the run, not to this script.
+    scancel --signal=TERM "$SLURM_JOB_ID"
+}
+trap stop USR1
+
+srun python train.py fit "${arguments[@]}" &
+step=$!
+wait "$step"
+code=$?
+# The signal has ended `wait`, not the run.
+if [ -n "$is_over" ]; then
+    wait "$step"
+    code=$?
+fi
+if [ -n "$is_over" ] && [ "$code" -ne 0 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+    exit 0
+fi
+exit "$code"

@@ -1,0 +1,146 @@
+"""Short runs on real classes with random weights, the same on any number of processes and with any strategy."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from doubles import PLAN, LowTokens, NeedsBoxes, Watch, module_of, trainer_of
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from small_models import noisy_clip
+
+from datamodules.records import Clip, Rollout
+from grpo.rollout import Completion
+from grpo.sampling import Sampling
+from lightning_modules.checkpoint import AtomicCheckpointIO
+from lightning_modules.grpo_module import GRPOModule
+from lightning_modules.sharded_strategy import ShardedStrategy
+from lightning_modules.trainable_state import whole
+from models.plan import parse_plan
+from models.reasoner import LoRA, Reasoner
+
+WAIT = timedelta(seconds=60)
+STRATEGIES: dict[str, Any] = {
+    "ddp": lambda: DDPStrategy(process_group_backend="gloo", timeout=WAIT),
+    "sharded": lambda: ShardedStrategy(timeout=WAIT),
+    "replicated": lambda: ShardedStrategy(1, consolidate=True, timeout=WAIT),
+    "layer": lambda: ShardedStrategy(gather="layer", timeout=WAIT),
+}
+
+
+class HastyReasoner(Reasoner):
+    """Ends a turn with every fifth token, so that completions have many lengths."""
+
+    @property
+    def end_of_turn_ids(self) -> tuple[int, ...]:
+        return tuple(range(0, 270, 5))
+
+
+class HalfReadable(GRPOModule):
+    """Reads a plan in every completion about a clip whose name says so, and in none about another."""
+
+    def _read(self, clip: Clip, index: int, completion: Completion) -> Rollout:
+        rollout = super()._read(clip, index, completion)
+        if not clip.id.startswith("readable"):
+            return rollout
+        return replace(rollout, text=PLAN, plan=parse_plan(PLAN, fps=1.0, frames=clip.frames.count, max_keyframes=4))
+
+
+class Batches:
+    """Batches as they are, empty ones too."""
+
+    def __init__(self, batches: Sequence[list[Clip]]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Clip]]:
+        return iter(self.batches)
+
+
+@dataclass
+class SaveFirst(L.Callback):
+    """Saves after the first rollout."""
+
+    path: Path
+    is_saved: bool = field(default=False)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if not self.is_saved:
+            self.is_saved = True
+            trainer.save_checkpoint(self.path)
+
+
+def clips() -> list[Clip]:
+    """Two clips with readable answers and two without; with and without sound, of two lengths."""
+    return [
+        noisy_clip("readable a", has_audio=False),
+        noisy_clip("noise b"),
+        noisy_clip("readable c", seconds=6),
+        noisy_clip("noise d", has_audio=False, seconds=6),
+    ]
+
+
+def module(weights: Path, **settings: Any) -> GRPOModule:
+    """GRPO with two updates per rollout, on weights that are read from disk."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning").setLevel(logging.ERROR)
+    L.seed_everything(0, verbose=False)
+    return module_of(
+        HastyReasoner(str(weights / "reasoner"), template="short", lora=LoRA(r=4, alpha=8)),
+        rewards={"low": LowTokens(), "boxes": NeedsBoxes()},
+        kind=HalfReadable,
+        updates_per_rollout=2,
+        micro_batch_tokens=200,
+        sampling=Sampling(max_new_tokens=12),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
+        **settings,
+    )
+
+
+def run(
+    weights: Path,
+    *,
+    strategy: Strategy | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    save: Path | None = None,
+    resume: Path | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    steps: int = 4,
+) -> dict[str, Any]:
+    """Two rollouts with two updates each, on the same global batch of four clips whatever the number of processes.
+
+    Returns:
+        Trained weights at the end, what every step logged, and what the validations before and after it found.
+    """
+    trained, watch = module(weights), Watch()
+    own = {} if strategy is None else {"strategy": strategy, "devices": world_size}
+    trainer = trainer_of(
+        max_steps=steps,
+        callbacks=[watch, *callbacks, *([SaveFirst(save)] if save else [])],
+        limit_val_batches=None,
+        check_val_every_n_epoch=1,
+        use_distributed_sampler=False,
+        plugins=[AtomicCheckpointIO()],
+        **own,
+    )
+    mine = clips()[rank::world_size]
+    # Three held-out clips: with two processes or more one of them has nothing to do in the end.
+    held_out = [noisy_clip("readable e"), noisy_clip("noise f"), noisy_clip("noise g", has_audio=False)]
+    turns = -(-len(held_out) // world_size)
+    blocks = [held_out[turn * world_size + rank :][:1] for turn in range(turns)]
+    trainer.fit(trained, Batches([mine]), Batches(blocks), ckpt_path=resume)
+    return {
+        "weights": {n: whole(p).detach().clone() for n, p in trained.named_parameters() if p.requires_grad},
+        "metrics": watch.metrics,
+        "lengths": {g.rollouts[0].clip.id: [len(r.completion_ids) for r in g.rollouts] for g in watch.groups[0]},
+        "validation": trained.last_validation.metrics,
+    }

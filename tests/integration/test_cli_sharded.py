@@ -1,0 +1,56 @@
+"""`--trainer.strategy fsdp` on the command line: our strategy, the same run, a checkpoint that any strategy reads."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from random_weights import fast_flags
+from safetensors.torch import load_file
+
+Command = Callable[[Sequence[str]], int]
+LOW = "--rewards.low=cli_doubles.LowTokens"
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """Leave no process group behind, nor where it met."""
+    before = dict(os.environ)
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    for name in set(os.environ) - set(before):
+        with contextlib.suppress(KeyError):
+            del os.environ[name]
+
+
+def adapter(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def test_one_flag_shards_a_run_and_changes_nothing_else(
+    command: Command, weights: Path, benchmark_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = fast_flags(weights, benchmark_cache, tmp_path / "whole")
+    spread = fast_flags(weights, benchmark_cache, tmp_path / "spread")
+    # A flat learning rate, so that a run that is prolonged goes on as one that was longer from the start.
+    settings = [LOW, "--model.schedule.decay=constant", "--model.schedule.warmup_steps=0"]
+    assert command(["fit", *whole, *settings, "--trainer.max_steps=3"]) == 0
+    capsys.readouterr()
+    assert command(["fit", *spread, *settings, "--trainer.strategy=fsdp", "--sharding.gather=layer"]) == 0
+    printed = capsys.readouterr().out
+    assert "sharded with FSDP2 (which is what --trainer.strategy fsdp stands for)" in printed
+    assert "gathered layer by layer in rollouts" in printed
+    run = tmp_path / "spread" / "debug_fast" / "version_0"
+    assert (run / "checkpoints" / "last.ckpt" / "rank-0.pt").is_file()
+
+    on = ["--trainer.strategy=auto", "--sharding.gather=model", "--trainer.max_steps=3"]
+    assert command(["fit", "--resume", str(run), *on]) == 0
+    expected = adapter(tmp_path / "whole" / "debug_fast" / "version_0")
+    found = adapter(run)
+    assert any(value.any() for name, value in expected.items() if "lora_B" in name)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=name)

@@ -1,0 +1,134 @@
+"""One of two processes is killed, fails or stalls in any part of a run: the other ends soon, and says why."""
+
+import os
+import signal
+import sys
+import time
+from multiprocessing import get_context, set_forkserver_preload
+from pathlib import Path
+
+import lightning as L
+import pytest
+
+UNIT = Path(__file__).parents[1] / "unit"
+sys.path[:0] = [str(UNIT), str(UNIT / "lightning_modules")]
+
+from rank_runs import STRATEGIES, run  # noqa: E402
+from ranks import MODULES, enter, free_port  # noqa: E402
+
+from callbacks.rank_watch import RankWatch  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+PHASES = ("rollout", "System 2", "rewards", "update")
+
+
+class Trap(L.Callback):
+    """Does something to a process in the second step, when a part of it begins."""
+
+    def __init__(self, where: str, what: str, *, victim: int = 1) -> None:
+        self.where, self.what, self.victim = where, what, victim
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.trainer = trainer
+        pl_module.clock.listeners.append(self.on_phase)
+
+    def on_phase(self, phase: str) -> None:
+        is_validating = self.trainer.validating
+        if self.trainer.global_step < 2 or self.where != ("validation" if is_validating else phase):
+            return
+        for watch in self.trainer.callbacks:
+            if self.what == "sleep" and isinstance(watch, RankWatch):
+                watch.stalled_after_s, watch.stop_after_s = 2.0, 5.0
+        self.act()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, *_: object) -> None:
+        if self.where == "saving" and trainer.global_step > 2:
+            self.act()
+
+    def act(self) -> None:
+        if self.trainer.global_rank != self.victim:
+            return
+        if self.what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.what == "fail":
+            raise ZeroDivisionError("no luck")
+        time.sleep(60)
+
+
+class SaveLater(L.Callback):
+    """Saves after the second rollout, as the first save of a run is needed for another purpose."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step == 4:
+            trainer.save_checkpoint(self.path)
+
+
+def trapped(rank: int, port: int, weights: Path, folder: Path, strategy: str, trap: Trap) -> None:
+    os.dup2(os.open(folder / f"rank-{rank}.txt", os.O_WRONLY | os.O_CREAT), 2)
+    enter(rank, 2, port)
+    watch = RankWatch(every_s=0.2)
+    run(
+        weights,
+        strategy=STRATEGIES[strategy](),
+        rank=rank,
+        world_size=2,
+        save=folder / "first.ckpt",
+        callbacks=[watch, trap, SaveLater(folder / "second.ckpt")],
+        steps=6,
+    )
+
+
+def survivor(weights: Path, folder: Path, strategy: str, trap: Trap) -> tuple[int | None, str]:
+    """Exit code and last words of the process whose companion walks into the trap."""
+    set_forkserver_preload(MODULES)
+    context, port = get_context("forkserver"), free_port()
+    ranks = [context.Process(target=trapped, args=(rank, port, weights, folder, strategy, trap)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    survives = 1 - trap.victim
+    ranks[survives].join(timeout=180)
+    for process in ranks:
+        process.kill()
+        process.join()
+    return ranks[survives].exitcode, (folder / f"rank-{survives}.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("where", "strategy"),
+    [*zip(PHASES, ("ddp", "layer", "sharded", "sharded"), strict=True), ("validation", "ddp"), ("saving", "sharded")],
+)
+def test_when_a_process_is_killed_the_other_says_so_and_ends(
+    where: str, strategy: str, weights: Path, tmp_path: Path
+) -> None:
+    code, words = survivor(weights, tmp_path, strategy, Trap(where, "kill"))
+    assert code == 1
+    assert "rank 1 is gone (its process has ended); it was last seen in step" in words
+    assert not (tmp_path / "second.ckpt").exists(), "half a checkpoint never takes a checkpoint's name"
+    if where == "saving":
+        resumed = run(weights, resume=tmp_path / "first.ckpt", steps=6)
+        assert len(resumed["metrics"]) == 2, "the second and the third step"
+
+
+def test_when_the_first_process_is_killed_the_other_says_so_and_ends(weights: Path, tmp_path: Path) -> None:
+    """The first process also keeps what all of them write on."""
+    code, words = survivor(weights, tmp_path, "ddp", Trap("update", "kill", victim=0))
+    assert code == 1
+    assert "rank 0 is gone" in words
+
+
+def test_when_a_process_fails_the_other_repeats_its_message(weights: Path, tmp_path: Path) -> None:
+    code, words = survivor(weights, tmp_path, "sharded", Trap("System 2", "fail"))
+    assert code == 1
+    assert "rank 1 failed in step 1, System 2" in words
+    assert "ZeroDivisionError: no luck" in words
+
+
+def test_a_stalled_run_says_who_is_behind_where_and_with_which_clip(weights: Path, tmp_path: Path) -> None:
+    """The first process waits in the rewards for the second, which sleeps before it looks at its first clip."""
+    code, words = survivor(weights, tmp_path, "sharded", Trap("rewards", "sleep"))
+    assert code == 1
+    assert "no process has moved for" in words
+    assert "rank 1: step 1, rewards" in words

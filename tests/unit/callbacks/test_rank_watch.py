@@ -1,0 +1,87 @@
+from types import SimpleNamespace
+
+import pytest
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from callbacks.rank_watch import RankWatch, place
+from lightning_modules.phases import PhaseClock
+from lightning_modules.rank_board import Position, Sign
+
+
+def sign(beat: int, position: Position | None = None, **changes: object) -> Sign:
+    fields = {"position": position or Position(1, "rollout"), "beat": beat, "moved_s": 0.0, "machine": "", "process": 1}
+    return Sign(**fields | changes)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Seconds that pass when a test says so."""
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr("time.monotonic", lambda: now.s)
+    return now
+
+
+BOARD = SimpleNamespace(rank=0)
+
+
+def test_a_process_without_a_sign_counts_as_gone(clock):
+    watch = RankWatch(lost_after_s=30.0)
+    assert watch._judge(BOARD, {0: sign(1), 1: sign(1)}) == ""
+    clock.s += 29
+    assert watch._judge(BOARD, {0: sign(2), 1: sign(2)}) == "", "it has beaten"
+    clock.s += 31
+    verdict = watch._judge(BOARD, {0: sign(3), 1: sign(2)})
+    assert verdict == "rank 1 is gone (no sign of it for 31 s); it was last seen in step 1, rollout"
+
+
+def test_a_process_that_has_left_is_not_missed(clock):
+    watch = RankWatch(lost_after_s=30.0)
+    watch._judge(BOARD, {0: sign(1), 1: sign(1, has_left=True)})
+    clock.s += 100
+    assert watch._judge(BOARD, {0: sign(2), 1: sign(1, has_left=True)}) == ""
+
+
+def test_a_stall_is_reported_twice_as_late_each_time_and_then_ends_the_run(clock, capsys):
+    watch, reports = RankWatch(stalled_after_s=100.0, stop_after_s=1000.0), []
+    for beat in range(1, 12):
+        signs = {0: sign(beat, Position(1, "update", "a")), 1: sign(beat, Position(1, "rewards", "b"))}
+        verdict = watch._judge(BOARD, signs)
+        reports.append("no process has moved" in capsys.readouterr().err)
+        clock.s += 101
+    assert [index for index, reported in enumerate(reports) if reported] == [1, 3, 7]
+    assert verdict.startswith("no process has moved for 1010 s. rank 1: step 1, rewards, with b")
+
+
+def test_movement_of_anybody_is_no_stall(clock, capsys):
+    watch = RankWatch(stalled_after_s=100.0)
+    for beat in range(1, 6):
+        assert watch._judge(BOARD, {0: sign(beat), 1: sign(beat, Position(beat, "rollout"))}) == ""
+        clock.s += 90
+    assert capsys.readouterr().err == ""
+
+
+def test_one_process_is_not_watched():
+    watch = RankWatch()
+    watch.setup(SimpleNamespace(world_size=1), None, "fit")
+    assert watch._thread is None
+    watch.on_exception(None, None, ValueError("its own"))
+    watch.teardown(None, None, "fit")
+
+
+def test_a_stop_on_request_is_no_failure():
+    watch = RankWatch()
+    watch._board = SimpleNamespace(rank=1, fail=lambda reason: pytest.fail("nothing has failed"))
+    watch.on_exception(None, None, SIGTERMException())
+
+
+def test_a_place_is_a_part_of_the_step_and_its_clip():
+    module, stage = SimpleNamespace(clock=PhaseClock(), rollout_step=3), SimpleNamespace(value="train")
+    trainer = SimpleNamespace(state=SimpleNamespace(stage=stage), global_step=6)
+    assert place(trainer, module) == Position(3, "train")
+    with module.clock.phase("System 2"):
+        module.clock.look_at("a", "b")
+        assert place(trainer, module) == Position(3, "System 2", "a, b")
+        stage.value = "validate"
+        assert place(trainer, module) == Position(3, "System 2", "a, b (validate)")
+    assert place(trainer, module).sample == ""
+    assert place(trainer, SimpleNamespace()) == Position(6, "validate")

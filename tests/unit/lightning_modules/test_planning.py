@@ -1,0 +1,113 @@
+"""Whether a run fits, and which flags help where it does not."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from doubles import LowTokens, module_of
+from plans import LOAD, SEVEN
+
+from datamodules.modules import RefAVSDataModule, ReVOSDataModule
+from lightning_modules.planning import judge, memory_table, workload
+from lightning_modules.sharded_strategy import ShardedStrategy
+from models.memory import Segmenter, Workload, plan_memory
+from models.propagator import SAM2Propagator
+from models.reasoner import LoRA, Reasoner
+
+CHANGES: Mapping[str, dict[str, object]] = {
+    "--trainer.strategy fsdp": {"is_sharded": True},
+    "--sharding.shard_size all": {"is_sharded": True},
+    "--sharding.gather layer": {"gather": "layer"},
+    "--sharding.offload true": {"offload": True},
+    "--model.grpo.micro_batch_tokens 8192": {"micro_batch_tokens": 8192},
+    "--model.grpo.micro_batch_tokens 4096": {"micro_batch_tokens": 4096},
+    "--model.grpo.micro_batch_tokens 2048": {"micro_batch_tokens": 2048},
+    "--model.grpo.rollout_rows 8": {"rollout_rows": 8},
+    "--model.grpo.merge_adapter null": {"is_merged": False},
+    "--model.reasoner.gradient_checkpointing true": {"checkpointing": True},
+    "--model.reasoner.dtype bfloat16": {"base_bytes": 2},
+    "--trainer.precision bf16-mixed": {"compute_bytes": 2},
+    "--model.propagator.frames_per_encode 4": {"segmenter": Segmenter("large", frames_per_encode=4)},
+}
+
+
+def test_a_run_that_fits_needs_no_flag() -> None:
+    verdict = judge(SEVEN, LOAD, 80.0)
+    assert verdict.fits
+    assert (verdict.flags, verdict.message) == ((), "")
+
+
+@pytest.mark.parametrize(
+    ("load", "card_gb", "flags"),
+    [
+        (LOAD, 30.0, ("--model.propagator.frames_per_encode 4",)),
+        (replace(LOAD, checkpointing=False), 48.0, ("--model.reasoner.gradient_checkpointing true",)),
+        (replace(LOAD, base_bytes=4), 40.0, ("--model.reasoner.dtype bfloat16",)),
+        (replace(LOAD, is_merged=True), 31.0, ("--model.grpo.merge_adapter null",)),
+        (replace(LOAD, devices=8), 20.0, None),
+        (LOAD, 18.0, None),
+    ],
+    ids=lambda value: "" if isinstance(value, Workload) else str(value),
+)
+def test_a_run_that_does_not_fit_fits_with_the_flags_that_are_named(
+    load: Workload, card_gb: float, flags: tuple[str, ...] | None
+) -> None:
+    verdict = judge(SEVEN, load, card_gb)
+    assert not verdict.fits
+    assert verdict.flags
+    assert flags is None or set(verdict.flags) == set(flags)
+    assert f"{verdict.plan.peak:.1f} GB" in verdict.message
+    assert f"which has {card_gb:.1f} GB. Set --" in verdict.message
+    changed = load
+    for flag in verdict.flags:
+        changed = replace(changed, **CHANGES[flag])
+    changed = replace(changed, shards=changed.devices if changed.is_sharded else 1)
+    assert plan_memory(SEVEN, changed).peak <= card_gb
+
+
+def test_a_run_that_nothing_helps_is_told_so() -> None:
+    verdict = judge(SEVEN, LOAD, 4.0)
+    assert verdict.flags == ()
+    assert verdict.message.endswith("Use more or larger devices, or the 3B model.")
+
+
+def module():
+    reasoner = Reasoner("Qwen/Qwen2.5-Omni-3B", lora=LoRA(r=64), dtype="bfloat16", gradient_checkpointing=True)
+    made = module_of(reasoner, rewards={"low": LowTokens()}, optimizer=torch.optim.AdamW, rollout_rows=16)
+    made.propagator = SAM2Propagator("facebook/sam2.1-hiera-small", frames_per_encode=4)
+    return made
+
+
+def test_a_workload_is_what_is_configured() -> None:
+    """10 frames with 10 s of sound: 5 x 128 + 250 tokens, and 600 for the text."""
+    sizes, load = workload(
+        module(),
+        RefAVSDataModule(glance_frames=10),
+        devices=4,
+        strategy=ShardedStrategy(2, gather="layer", offload=True),
+        precision="bf16-mixed",
+    )
+    assert sizes.base / 1e9 == pytest.approx(4.7, abs=0.05)
+    assert (load.devices, load.shards, load.is_sharded, load.gather, load.offload) == (4, 2, True, "layer", True)
+    assert (load.base_bytes, load.compute_bytes, load.states, load.checkpointing) == (2, 2, 2, True)
+    assert (load.is_shared, load.rollout_rows, load.group_size) == (True, 16, 4)
+    assert load.prompt_tokens == 5 * 128 + 250 + 600
+    assert load.segmenter == Segmenter("small", frames_per_encode=4, objects_per_pass=32, kept_frames=10)
+
+
+def test_silent_data_and_whole_models_are_told_apart() -> None:
+    data = ReVOSDataModule(glance_frames=24, clip_frames=30, prompts_per_step=2)
+    _, load = workload(module(), data, devices=2, strategy="ddp", precision="32-true")
+    assert load.prompt_tokens == 12 * 128 + 600
+    assert (load.is_sharded, load.shards, load.compute_bytes, load.prompts) == (False, 1, 4, 2)
+    assert load.segmenter is not None
+    assert load.segmenter.kept_frames == 30
+
+
+def test_the_table_shows_every_part_and_the_sum() -> None:
+    verdict = judge(SEVEN, LOAD, 80.0)
+    table = memory_table(verdict)
+    assert list(table.columns[0].cells) == [*verdict.plan.rows, "all"]
+    assert list(table.columns[3].cells)[-1] == f"{verdict.plan.totals[2]:.2f}"
+    assert "8.93 billion frozen weights, 161.5 million trained" in str(table.title)

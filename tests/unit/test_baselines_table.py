@@ -1,0 +1,135 @@
+"""The numbers of the table of baselines, from made-up runs."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from threading import Barrier
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The scripts as they see each other when one of them is started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        names = ("baselines", "score_tables", "side_by_side")
+        yield SimpleNamespace(**{name: import_module(name) for name in names})
+        for name in names:
+            sys.modules.pop(name)
+
+
+def outcome(scripts, clips, **metrics):
+    return scripts.side_by_side.Outcome(metrics, clips, {}, steps=3, prompts=12, seconds=4.5, curves={})
+
+
+def test_rows_and_seeds_become_jobs(scripts):
+    """Nine rows, one of which trains nothing; the first seed of every row comes first."""
+    baselines = scripts.baselines
+    jobs = baselines.make_jobs(baselines.ROWS, [0, 1, 2], prompts=9, clips=5, extra=["--x=1"])
+
+    assert len(jobs) == 8 * 3 + 1
+    assert [job.name for job in jobs[:9]] == [f"{row.name}_seed0" for row in baselines.ROWS]
+    assert [job.name for job in jobs if job.fit is None] == ["base_seed0"]
+    assert len({job.name for job in jobs}) == len(jobs)
+    grpo = next(job for job in jobs if job.name == "rk_seed2")
+    assert {"--seed_everything=2", "--data.seed=2", "--model.sampling.seed=2", "--x=1"} <= set(grpo.fit)
+    assert {"--data.seed=0", "--data.test_size=5", "--x=1"} <= set(grpo.test)
+    sft = next(job for job in jobs if job.name == "sft_seed1")
+    assert "--model.sampling.seed=1" not in sft.fit
+    assert "--data.sources.revos.train_size=9" in sft.fit
+
+
+def test_every_row_names_files_that_exist(scripts):
+    baselines = scripts.baselines
+    assert all((BENCHMARKS.parent / config).is_file() for row in baselines.ROWS for config in row.configs)
+
+
+def test_differences_are_means_over_seeds_per_clip(scripts):
+    """Two seeds of a row: clip a 0.2 and 0.4, clip b 0.6 and 0.6; the other row: 0.1 and 0.5. Mean change 0.15."""
+    row = [
+        outcome(scripts, {"a": {"seen/jf": 0.2}, "b": {"seen/jf": 0.6}, "n": {"null/s": 0.1}}),
+        outcome(scripts, {"a": {"seen/jf": 0.4}, "b": {"seen/jf": 0.6}, "n": {"null/s": 0.1}}),
+    ]
+    other = [outcome(scripts, {"a": {"seen/jf": 0.1}, "b": {"seen/jf": 0.5}})]
+    change, low, high = scripts.score_tables.interval(row, other, ["seen/jf"])
+
+    assert change == pytest.approx(0.15)
+    assert (low, high) == (pytest.approx(0.1), pytest.approx(0.2))
+    assert np.isnan(scripts.score_tables.interval(row, other, ["unseen/jf"])).all()
+
+
+def test_the_mean_of_two_groups_weighs_them_alike(scripts):
+    """One clip with a change of 1, three without: (1 + 0) / 2."""
+    ours = {"a": {"referring/jf": 1.0}} | {name: {"reasoning/jf": 0.5} for name in "bcd"}
+    theirs = {"a": {"referring/jf": 0.0}} | {name: {"reasoning/jf": 0.5} for name in "bcd"}
+    found = scripts.score_tables.interval(
+        [outcome(scripts, ours)], [outcome(scripts, theirs)], ["referring/jf", "reasoning/jf"]
+    )
+
+    assert found == (0.5, 0.5, 0.5)
+
+
+def test_the_table_has_means_and_spreads(scripts):
+    """Seen 0.2 and 0.4: mean 30, standard deviation 14.1."""
+    runs = [outcome(scripts, {}, **{"seen/jf": value, "null/s": 0.25}) for value in (0.2, 0.4)]
+    table = scripts.score_tables.score_table({"sft": runs}, {"sft": "supervised"}, {"sft": 12})
+    cells = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
+
+    assert cells[:3] == ["supervised", "2", "30.0 ± 14.1"]
+    assert cells[-3:] == ["0.250", "12", "4"]
+    assert cells[3] == "-", "no unseen clip was tested"
+    assert scripts.score_tables.shown((0.1, -0.05, 0.25)) == "+10.0 (-5.0 .. +25.0)"
+    assert scripts.score_tables.shown((float("nan"),) * 3) == "-"
+
+
+def test_a_folder_keeps_to_its_settings(scripts, tmp_path):
+    side = scripts.side_by_side
+    side.remember(tmp_path / "runs", {"prompts": 4, "weights": "abc"})
+    side.remember(tmp_path / "runs", {"prompts": 4, "weights": "abc"})
+    with pytest.raises(SystemExit, match=r"other settings \(weights: abc -> def\)\. Remove it, or name another"):
+        side.remember(tmp_path / "runs", {"prompts": 4, "weights": "def"})
+
+
+def test_a_job_without_results_is_not_finished(scripts, tmp_path):
+    side = scripts.side_by_side
+    (tmp_path / "test_0").mkdir()
+    assert side.results_of(tmp_path) is None
+    with pytest.raises(FileNotFoundError, match="the job is not finished"):
+        side.read_outcome(tmp_path)
+
+
+def test_a_failed_job_stops_the_table(scripts, tmp_path, capsys):
+    """An unknown file: the first job ends with the command's own message, and the second is not begun."""
+    side = scripts.side_by_side
+    jobs = [side.Job(name, ("configs/nowhere.yaml",), None, ()) for name in ("one", "two")]
+    with pytest.raises(subprocess.CalledProcessError):
+        side.run_jobs(jobs, tmp_path, processes=1)
+    printed = capsys.readouterr().out
+    assert "0 of 2 jobs are finished" in printed
+    assert "one failed; the end of" in printed
+    assert "nowhere.yaml" in printed
+    assert not (tmp_path / "two").exists()
+
+
+def test_jobs_run_side_by_side_and_a_failure_is_passed_on(scripts, tmp_path, monkeypatch):
+    """Both threads are needed to get past the barrier."""
+    side, barrier, done = scripts.side_by_side, Barrier(2, timeout=60), []
+
+    def run(job, folder):
+        barrier.wait()
+        done.append(job.name)
+        if job.name == "bad":
+            raise subprocess.CalledProcessError(1, ["train.py"])
+
+    monkeypatch.setattr(side, "_run", run)
+    jobs = [side.Job(name, (), None, ()) for name in ("one", "two", "three", "four")]
+    side.run_jobs(jobs, tmp_path, processes=2)
+    assert sorted(done) == ["four", "one", "three", "two"]
+    with pytest.raises(subprocess.CalledProcessError):
+        side.run_jobs([side.Job(name, (), None, ()) for name in ("good", "bad")], tmp_path, processes=2)

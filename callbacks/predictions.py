@@ -40,6 +40,16 @@ class PredictionWriter(Callback):
         self.benchmark_overlays = benchmark_overlays
         self._written: dict[tuple[str, str], int] = {}
 
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the answers of an earlier command in the same folder; lines are added to these files one by one."""
+        run = self._run(trainer)
+        self._written = {}
+        for path in run.glob("plans*.jsonl"):
+            file = re.fullmatch(r"plans(?:_(\d+))?\.jsonl", path.name)
+            # There may have been more processes then: each removes a share, its own file included.
+            if file and int(file[1] or 0) % trainer.world_size == trainer.global_rank:
+                path.unlink()
+
     def on_predict_batch_end(
         self,
         trainer: L.Trainer,

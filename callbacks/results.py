@@ -18,7 +18,7 @@ from rich.table import Table
 from callbacks.media import markdown_table
 from callbacks.provenance import provenance
 from callbacks.summary import clip_values
-from lightning_modules.evaluation import Evaluation
+from lightning_modules.evaluation import Evaluation, of_all_processes
 from metrics.tables import MARGIN, nested, official_table
 
 _COLUMNS = {"jf": "J&F", "j": "J", "f": "F", "s": "S", "null_accuracy": "null right", "false_absent": "wrongly absent"}
@@ -48,6 +48,7 @@ class ResultsWriter(Callback):
         if evaluation is None or not self.enabled:
             return
         run = trainer.log_dir if trainer.loggers else None
+        limits = remarks(trainer, prefix)
         if not trainer.is_global_zero:
             return
         header, rows = score_table(evaluation, prefix)
@@ -55,10 +56,10 @@ class ResultsWriter(Callback):
         console.print(_as_table(header, rows, f"{prefix.strip('/')}, {len(evaluation.results)} clips, {MARGIN}"))
         for task, scores in evaluation.official.items():
             console.print(_as_table(*official_table(scores), f"{task}: official"))
-        for remark in remarks(trainer, prefix):
+        for remark in limits:
             console.print(f"not comparable with published numbers: {remark}", soft_wrap=True, highlight=False)
         if run is not None:
-            write_results(Path(run), trainer, evaluation, prefix)
+            write_results(Path(run), trainer, evaluation, prefix, limits)
             console.print(f"written to {Path(run) / 'results.md'} and .json", soft_wrap=True, highlight=False)
 
 
@@ -83,7 +84,7 @@ def score_table(evaluation: Evaluation, prefix: str) -> tuple[list[str], list[li
     return ["clips", "n", *(_COLUMNS[name] for name in names)], rows
 
 
-def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix: str) -> None:
+def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix: str, limits: Sequence[str]) -> None:
     """Write the three files.
 
     Args:
@@ -91,14 +92,14 @@ def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix:
         trainer: For the provenance.
         evaluation: What was measured.
         prefix: What its keys begin with.
+        limits: From `remarks`.
     """
     source = provenance(trainer, run)
-    limits = remarks(trainer, prefix)
     content = {
         "metrics": evaluation.metrics,
         "official": {task: nested(scores) for task, scores in evaluation.official.items()},
         "clips": len(evaluation.results),
-        "not_comparable": limits,
+        "not_comparable": list(limits),
         "provenance": source,
     }
     (run / "results.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -119,7 +120,7 @@ def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix:
 
 
 def remarks(trainer: L.Trainer, prefix: str) -> list[str]:
-    """What keeps the numbers of a pass from being those of a whole split.
+    """What keeps the numbers of a pass from being those of a whole split; every process must call it.
 
     Args:
         trainer: Whose data module is asked.
@@ -133,7 +134,7 @@ def remarks(trainer: L.Trainer, prefix: str) -> list[str]:
     found = [
         f"data.{name} is {getattr(data, name)}: {what}" for name, what in limits.items() if getattr(data, name, None)
     ]
-    skipped = len(getattr(data, "skipped", ()))
+    skipped = len(set(of_all_processes(getattr(data, "skipped", ()))))
     return found + ([f"{skipped} clips could not be read and were left out"] if skipped else [])
 
 

@@ -189,10 +189,12 @@ class ClipDataModule(LoadingDataModule):
             stage: fit, validate, test or predict.
 
         Raises:
-            ConfigError: There are no prompts of a kind that was asked for.
+            ConfigError: There are no prompts of a kind that was asked for, or half a question about a video.
             DataLayoutError: The folder cannot be used, or true descriptions are asked for and it has none.
+            MediaError: The video to predict on cannot be read.
         """
         if self.asks_about_video(stage):
+            _ = self.video_clip()  # a wrong path is found here, before any weights are read
             return
         stages: dict[str, tuple[Stage, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         parts = [(one, split) for one in stages.get(stage, ("predict",)) for split in self._splits(one)]

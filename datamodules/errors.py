@@ -10,7 +10,7 @@ class DataLayoutError(FileNotFoundError):
 
 
 class MediaError(RuntimeError):
-    """A frame, video, mask or sound file that exists and cannot be decoded; the message names the file and its clip."""
+    """A frame, video, mask or sound file that is missing or cannot be decoded; the message names file and clip."""
 
 
 class RewardError(RuntimeError):

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from datamodules import mevis, refavs, refcocog_table, revos_meta
 from datamodules.errors import DataLayoutError
+from datamodules.findings import Findings
 from datamodules.json_index import JsonIndex, open_index
 from datamodules.refavs import Row
 from datamodules.revos import frame_folder
 from datamodules.revos_meta import Video
-
-_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -37,47 +36,50 @@ class LayoutReport:
     warnings: tuple[str, ...] = ()
 
 
-def check_refavs(root: Path | str, *, splits: Sequence[str] = refavs.SPLITS, every_file: bool = False) -> LayoutReport:
+def check_refavs(
+    root: Path | str, *, splits: Sequence[str] = refavs.SPLITS, every_file: bool = False, may_skip: bool = False
+) -> LayoutReport:
     """Check a folder of Ref-AVS Bench.
 
     Args:
         root: The benchmark's folder, or the one that an archive wrapped it in.
         splits: Which splits must be usable.
         every_file: Look for each frame and each mask, not only for their folders.
+        may_skip: Clips that lack files will be left out: as long as most are whole, that is a warning.
 
     Raises:
         DataLayoutError: The splits cannot be used; names everything that is wrong.
     """
     base = refavs.TREE.find(Path(root))
     rows = [row for row in refavs.read_table(base) if row.split in splits]
-    problems = [
+    found = Findings(may_skip=may_skip)
+    found.problems += [
         f"metadata.csv has no row of split {split}" for split in splits if not any(row.split == split for row in rows)
     ]
     clips = list(dict.fromkeys(row.folder for row in rows))
     targets = list(dict.fromkeys((row.folder, row.fid) for row in rows if not row.is_null))
     masks = [base / "gt_mask" / folder / f"fid_{fid}" for folder, fid in targets]
     frames = [base / "media" / folder / "frames" for folder in clips]
-    problems += _missing("clips have no frames", frames)
-    problems += _missing("clips have no sound", _sounds(base, rows), Path.is_file)
-    problems += _missing("targets have no masks", masks)
+    found.missing("clips have no frames", frames)
+    found.missing("clips have no sound", _sounds(base, rows), Path.is_file)
+    found.missing("targets have no masks", masks)
     if every_file:
         numbers = range(refavs.FRAME_COUNT)
-        problems += _missing(
+        found.missing(
             "frames are not there", [folder / f"{number}.jpg" for folder in frames for number in numbers], Path.is_file
         )
-        problems += _missing(
+        found.missing(
             "masks are not there",
             [folder / f"{number:05d}.png" for folder in masks for number in numbers],
             Path.is_file,
         )
-    if problems:
-        raise refavs.TREE.error(base, problems)
+    found.refuse(refavs.TREE, base)
     facts = [
         f"{split}: {count.rows} rows, {count.videos} videos, {count.clips} clips, {count.targets} targets,"
         f" {count.null_rows} null rows of {count.null_clips} clips"
         for split, count in refavs.count_table(base).items()
     ]
-    return LayoutReport(base, tuple(facts))
+    return LayoutReport(base, tuple(facts), tuple(found.warnings))
 
 
 def _sounds(base: Path, rows: Iterable[Row]) -> list[Path]:
@@ -90,7 +92,7 @@ def _sounds(base: Path, rows: Iterable[Row]) -> list[Path]:
 
 
 def check_revos(
-    root: Path | str, *, splits: Sequence[str] = revos_meta.SPLITS, every_file: bool = False
+    root: Path | str, *, splits: Sequence[str] = revos_meta.SPLITS, every_file: bool = False, may_skip: bool = False
 ) -> LayoutReport:
     """Check a folder of ReVOS.
 
@@ -98,6 +100,7 @@ def check_revos(
         root: The benchmark's folder, or the one that an archive wrapped it in.
         splits: Which splits must be usable.
         every_file: Look for each frame, not only for each video's first one.
+        may_skip: Clips that lack files will be left out: as long as most are whole, that is a warning.
 
     Raises:
         DataLayoutError: The splits cannot be used; names everything that is wrong.
@@ -105,27 +108,30 @@ def check_revos(
     base = revos_meta.TREE.find(Path(root))
     tables = {split: revos_meta.read_videos(base, split) for split in splits}
     videos = [video for split in splits for video in tables[split]]
-    problems = [f"the table of split {split} has no video" for split, table in tables.items() if not table]
+    found = Findings(may_skip=may_skip)
+    found.problems += [f"the table of split {split} has no video" for split, table in tables.items() if not table]
     files = [
         frame_folder(base, video.name) / f"{frame}.jpg"
         for video in videos
         for frame in (video.frames if every_file else video.frames[:1])
     ]
-    problems += _missing("frames are not there", files, Path.is_file)
-    problems += mask_problems(base / revos_meta.MASKS, videos)
-    if problems:
-        raise revos_meta.TREE.error(base, problems)
+    found.missing("frames are not there", files, Path.is_file)
+    check_masks(base / revos_meta.MASKS, videos, found)
+    found.refuse(revos_meta.TREE, base)
     facts = tuple(_revos_fact(split, table) for split, table in tables.items())
-    return LayoutReport(base, facts, tuple(_revos_warnings(base, videos)))
+    return LayoutReport(base, facts, (*found.warnings, *_revos_warnings(base, videos)))
 
 
-def check_mevis(root: Path | str, *, splits: Sequence[str] | None = None, every_file: bool = False) -> LayoutReport:
+def check_mevis(
+    root: Path | str, *, splits: Sequence[str] | None = None, every_file: bool = False, may_skip: bool = False
+) -> LayoutReport:
     """Check a folder of MeViS.
 
     Args:
         root: The benchmark's folder, or the one that an archive wrapped it in.
         splits: Which splits must be usable; None takes those that are there.
         every_file: Look for each frame, not only for each video's first one.
+        may_skip: Clips that lack files will be left out: as long as most are whole, that is a warning.
 
     Raises:
         DataLayoutError: The splits cannot be used; names everything that is wrong.
@@ -133,22 +139,21 @@ def check_mevis(root: Path | str, *, splits: Sequence[str] | None = None, every_
     base = mevis.TREE.find(Path(root))
     there = [split for split in mevis.SPLITS if (base / split / mevis.META).is_file()]
     tables = {split: mevis.read_videos(base, split) for split in (there if splits is None else splits)}
-    problems: list[str] = []
+    found = Findings(may_skip=may_skip)
     for split, videos in tables.items():
         if not videos:
-            problems.append(f"the table of split {split} has no video")
+            found.problems.append(f"the table of split {split} has no video")
         files = [
             base / split / "JPEGImages" / video.name / f"{frame}.jpg"
             for video in videos
             for frame in (video.frames if every_file else video.frames[:1])
         ]
-        problems += _missing(f"frames of {split} are not there", files, Path.is_file)
+        found.missing(f"frames of {split} are not there", files, Path.is_file)
         if split not in mevis.WITHOUT_MASKS:
-            problems += (f"{split}: {problem}" for problem in mask_problems(base / split / mevis.MASKS, videos))
-    if problems:
-        raise mevis.TREE.error(base, problems)
+            check_masks(base / split / mevis.MASKS, videos, found, name=f"{split}/{mevis.MASKS}")
+    found.refuse(mevis.TREE, base)
     warnings = [warning for videos in tables.values() for warning in _video_warnings(videos)]
-    return LayoutReport(base, tuple(_mevis_fact(*item) for item in tables.items()), tuple(warnings))
+    return LayoutReport(base, tuple(_mevis_fact(*item) for item in tables.items()), (*found.warnings, *warnings))
 
 
 def _mevis_fact(split: str, videos: Sequence[Video]) -> str:
@@ -158,7 +163,7 @@ def _mevis_fact(split: str, videos: Sequence[Video]) -> str:
 
 
 def check_refcocog(
-    root: Path | str, *, splits: Sequence[str] = refcocog_table.SPLITS, every_file: bool = False
+    root: Path | str, *, splits: Sequence[str] = refcocog_table.SPLITS, every_file: bool = False, may_skip: bool = False
 ) -> LayoutReport:
     """Check a folder of refCOCOg_2k_840.
 
@@ -166,6 +171,7 @@ def check_refcocog(
         root: The folder, or the one that an archive wrapped it in.
         splits: There is one split, train; every row of it is looked at.
         every_file: Not used: the pictures lie in the table.
+        may_skip: Pictures without their annotations will be left out: as long as most are whole, that is a warning.
 
     Raises:
         DataLayoutError: The table or its annotations cannot be used; names everything that is wrong.
@@ -174,34 +180,36 @@ def check_refcocog(
     rows = refcocog_table.read_rows(base)
     wanted = {one for row in rows for one in row.annotations}
     masks = refcocog_table.read_annotations(base, wanted)
-    problems = [] if rows else ["the table has no row"]
-    if masks is not None and (gone := sorted(wanted - set(masks))):
-        problems.append(
-            f"{refcocog_table.ANNOTATIONS} lacks {len(gone)} of {len(wanted)} annotations; first: {gone[0]}"
-        )
-    if problems:
-        raise refcocog_table.TREE.error(base, problems)
+    found = Findings(may_skip=may_skip)
+    found.problems += [] if rows else ["the table has no row"]
+    if masks is not None:
+        gone = [str(one) for one in sorted(wanted - set(masks))]
+        found.lacking(f"annotations are not in {refcocog_table.ANNOTATIONS}", gone, len(wanted))
+    found.refuse(refcocog_table.TREE, base)
     truth = "boxes alone" if masks is None else f"masks of {len(masks)} annotations"
-    return LayoutReport(base, (f"train: {len(rows)} pictures, {truth}",))
+    return LayoutReport(base, (f"train: {len(rows)} pictures, {truth}",), tuple(found.warnings))
 
 
-def mask_problems(path: Path, videos: Sequence[Video]) -> Iterator[str]:
-    """What is wrong with a file of masks, one line each.
+def check_masks(path: Path, videos: Sequence[Video], found: Findings, *, name: str = revos_meta.MASKS) -> None:
+    """Say what is wrong with a file of masks.
 
     Args:
         path: The file.
         videos: Whose questions it must answer.
+        found: Where it is said.
+        name: What the file is called there.
     """
     if not path.is_file():
-        yield f"there is no {path.name}"
+        found.problems.append(f"there is no {name}")
         return
     index = open_index(path, shape="lists")
-    wanted = [name for video in videos for question in video.questions for name in question.annotations or ()]
-    lacking = [name for name in dict.fromkeys(wanted) if name not in index]
-    if lacking:
-        yield f"{path.name} lacks {len(lacking)} of the objects that are asked about; first: {', '.join(lacking[:3])}"
+    wanted = dict.fromkeys(
+        one for video in videos for question in video.questions for one in question.annotations or ()
+    )
+    lacking = [one for one in wanted if one not in index]
+    found.lacking(f"objects that are asked about are not in {name}", lacking, len(wanted))
     if _is_cut_off(index):
-        yield f"{path.name} is cut off: its last entry is not complete. Copy or download it again"
+        found.problems.append(f"{name} is cut off: its last entry is not complete. Copy or download it again")
 
 
 def _is_cut_off(index: JsonIndex) -> bool:
@@ -247,15 +255,6 @@ def _revos_warnings(base: Path, videos: Sequence[Video]) -> Iterator[str]:
         )
     if not (base / revos_meta.FOREGROUND).is_file():
         yield f"there is no {revos_meta.FOREGROUND}; the robustness score cannot be computed"
-
-
-def _missing(what: str, paths: Sequence[Path], is_there: Callable[[Path], bool] = Path.is_dir) -> list[str]:
-    """One line about the paths that are missing, or none."""
-    gone = [str(path) for path in paths if not is_there(path)]
-    if not gone:
-        return []
-    more = ", ..." if len(gone) > _EXAMPLES else ""
-    return [f"{len(gone)} of {len(paths)} {what}; first: {', '.join(gone[:_EXAMPLES])}{more}"]
 
 
 CHECKS: dict[str, Callable[..., LayoutReport]] = {

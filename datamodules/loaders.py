@@ -121,9 +121,17 @@ class LoadingDataModule(L.LightningDataModule, ABC):
             ConfigError: There is a video file and no expression, or the reverse.
             MediaError: The video cannot be read.
         """
+        return self.eval_loader(ClipSet(SingleClip(self.video_clip())))
+
+    def video_clip(self) -> Clip:
+        """The clip of the video file and expression to predict on.
+
+        Raises:
+            ConfigError: There is a video file and no expression, or the reverse.
+            MediaError: The video cannot be read.
+        """
         frames = self.eval_clip_frames
-        clip = video_question(self.video, self.expression, fps=self.fps, max_frames=frames, budget=self.budget)
-        return self.eval_loader(ClipSet(SingleClip(clip)))
+        return video_question(self.video, self.expression, fps=self.fps, max_frames=frames, budget=self.budget)
 
     def eval_loader(self, clips: ClipSet) -> ClipLoader:
         """Every clip once, in order, shared among the processes.

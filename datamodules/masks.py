@@ -18,10 +18,13 @@ class MaskTrack:
     Attributes:
         size: (height, width) of every mask, pixels of the original frame.
         counts: Per frame, per object: COCO compressed run lengths, or None where the object is not visible.
+        stored: Where a benchmark keeps masks of another size than the frames, each frame's as they are kept, in a track
+            of one frame; a score that is defined on those reads them here. Empty where there is no difference.
     """
 
     size: tuple[int, int]
     counts: tuple[tuple[bytes | None, ...], ...]
+    stored: tuple[MaskTrack, ...] = ()
 
     @classmethod
     def from_dense(cls, masks: Bool[np.ndarray, "frames objects height width"]) -> MaskTrack:
@@ -84,7 +87,8 @@ class MaskTrack:
 
     def subset(self, frames: Sequence[int]) -> MaskTrack:
         """The track of some frames only, in the given order."""
-        return replace(self, counts=tuple(self.counts[index] for index in frames))
+        stored = tuple(self.stored[index] for index in frames) if self.stored else ()
+        return replace(self, counts=tuple(self.counts[index] for index in frames), stored=stored)
 
     def _rle(self, counts: bytes) -> dict[str, object]:
         return {"size": list(self.size), "counts": counts}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -50,20 +51,6 @@ def shrink(image: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]) ->
     if image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-
-
-def spread(total: int, wanted: int | None) -> tuple[int, ...]:
-    """Pick indices evenly over a sequence, both ends included.
-
-    Args:
-        total: Length of the sequence, at least 1.
-        wanted: How many to pick; None, or as many as there are, picks all.
-
-    Returns:
-        Rising indices in ``0..total - 1``.
-    """
-    kept = total if wanted is None else min(total, wanted)
-    return tuple(int(index) for index in np.linspace(0, total - 1, kept).round())
 
 
 class FolderFrames(Frames):
@@ -177,13 +164,17 @@ def read_mask_track(files: Sequence[Path], size: tuple[int, int], *, clip_id: st
         clip_id: What error messages call the clip.
 
     Returns:
-        A track with one object; a frame without a foreground pixel has no mask.
+        A track with one object; a frame without a foreground pixel has no mask. Files of another size than the frames
+        are brought to it as by `read_mask`, and kept as they are in `MaskTrack.stored`.
 
     Raises:
         MediaError: A file is missing or cannot be decoded.
     """
-    masks = np.stack([read_mask(path, size, clip_id=clip_id) for path in files])
-    return MaskTrack.from_dense(masks[:, None])
+    masks = [read_mask(path, None, clip_id=clip_id) for path in files]
+    track = MaskTrack.from_dense(np.stack([resize_mask(mask, size) for mask in masks])[:, None])
+    if all(mask.shape == size for mask in masks):
+        return track
+    return replace(track, stored=tuple(MaskTrack.from_dense(mask[None, None]) for mask in masks))
 
 
 def check_indices(indices: Sequence[int], count: int, clip_id: str) -> None:

@@ -211,10 +211,13 @@ class MixtureDataModule(LoadingDataModule):
             stage: fit, validate, test or predict.
 
         Raises:
-            ConfigError: There are no prompts of a kind that was asked for, or there is nothing to test on.
+            ConfigError: There are no prompts of a kind that was asked for, or there is nothing to test on, or half a
+                question about a video.
             DataLayoutError: A folder cannot be used.
+            MediaError: The video to predict on cannot be read.
         """
         if self.asks_about_video(stage):
+            _ = self.video_clip()  # a wrong path is found here, before any weights are read
             return
         parts = self._evaluated() if stage in ("test", "predict") else list(self.parts.values())
         for part in parts:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from datamodules.errors import ConfigError
 from datamodules.order import OrderState, TrainOrder
-from datamodules.serving import ClipSet, Place, Served
+from datamodules.serving import ClipSet, Place, Prompts, Served
 
 
 class MixtureState(OrderState):
@@ -148,7 +147,7 @@ class MixtureOrder(TrainOrder):
         self.epoch, self.used, self._parts = state["epoch"], state["used"], dict(parts)
 
 
-class MixedClips(Dataset[Served]):
+class MixedClips(Prompts):
     """The prompts of several sources, one after the other; a broken clip is replaced by one of its own source."""
 
     def __init__(self, sources: Sequence[ClipSet]) -> None:
@@ -163,6 +162,11 @@ class MixedClips(Dataset[Served]):
     def __len__(self) -> int:
         """Prompts of all sources."""
         return self._starts[-1]
+
+    @property
+    def fingerprint(self) -> str:
+        """Those of the sources, in their order."""
+        return "/".join(source.fingerprint for source in self._sources)
 
     def __getitem__(self, place: Place) -> Served:
         """Serve one place.

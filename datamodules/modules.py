@@ -62,7 +62,7 @@ class RefAVSDataModule(ClipDataModule):
         Raises:
             DataLayoutError: The splits cannot be used.
         """
-        return check_refavs(root, splits=splits)
+        return check_refavs(root, splits=splits, may_skip=self.on_bad_sample == "skip")
 
     def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
         """The rows of a split, one clip each.
@@ -138,7 +138,7 @@ class ReVOSDataModule(VideoDataModule):
         Raises:
             DataLayoutError: The splits cannot be used.
         """
-        return check_revos(root, splits=splits)
+        return check_revos(root, splits=splits, may_skip=self.on_bad_sample == "skip")
 
     def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
         """The videos (training) or questions (otherwise) of a split.
@@ -225,7 +225,7 @@ class MeViSDataModule(VideoDataModule):
         Raises:
             DataLayoutError: The splits cannot be used.
         """
-        return check_mevis(root, splits=splits)
+        return check_mevis(root, splits=splits, may_skip=self.on_bad_sample == "skip")
 
     def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
         """The videos (training) or questions (otherwise) of a split.

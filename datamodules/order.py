@@ -17,16 +17,16 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from datamodules.errors import ConfigError
 from datamodules.lessons import Lesson
 from datamodules.records import Clip
-from datamodules.serving import Place, Served
+from datamodules.serving import FailuresServed, Place, Prompts, Served
 
 _log = logging.getLogger(__name__)
 
@@ -39,12 +39,14 @@ class OrderState(TypedDict):
         used: Prompts of this epoch that were handed out, over all processes.
         size: Prompts per epoch.
         seed: Seed of the order.
+        prompts: `Prompts.fingerprint` of what the order is about; only a loader knows it.
     """
 
     epoch: int
     used: int
     size: int
     seed: int
+    prompts: NotRequired[str]
 
 
 class TrainOrder(Sampler[list[Place]]):
@@ -191,7 +193,7 @@ class ClipLoader:
         skipped: How often each clip with a broken file was left out in this process, by clip id.
     """
 
-    def __init__(self, clips: Dataset[Served], order: TrainOrder | EvalOrder, *, num_workers: int = 0) -> None:
+    def __init__(self, clips: Prompts, order: TrainOrder | EvalOrder, *, num_workers: int = 0) -> None:
         """Join clips and order.
 
         Args:
@@ -215,7 +217,7 @@ class ClipLoader:
 
     def _loader(self) -> DataLoader[Served]:
         return DataLoader(
-            self.clips,
+            FailuresServed(self.clips),
             batch_sampler=self.order,
             num_workers=self.num_workers,
             collate_fn=list,
@@ -225,6 +227,8 @@ class ClipLoader:
         )
 
     def _reported(self, served: list[Served]) -> list[Served]:
+        for failure in (item.failure for item in served if item.failure is not None):
+            raise failure
         for clip_id, problem in (pair for item in served for pair in item.problems):
             if clip_id not in self.skipped:
                 _log.warning("Left out, and will be whenever it comes up: %s", problem)
@@ -239,7 +243,7 @@ class ResumableLoader(ClipLoader):
         sampler: The order, by the name under which Lightning looks for something to tell the epoch.
     """
 
-    def __init__(self, clips: Dataset[Served], order: TrainOrder, *, num_workers: int = 0) -> None:
+    def __init__(self, clips: Prompts, order: TrainOrder, *, num_workers: int = 0) -> None:
         """Join clips and order.
 
         Args:
@@ -260,19 +264,21 @@ class ResumableLoader(ClipLoader):
             yield batch
 
     def state_dict(self) -> OrderState:
-        """Where the epoch stands."""
-        return self.sampler.state_dict()
+        """Where the epoch stands, and in which prompts."""
+        return {**self.sampler.state_dict(), "prompts": self.clips.fingerprint}
 
     def load_state_dict(self, state: OrderState) -> None:
         """Go on where another loader stood.
 
         Args:
-            state: From `state_dict`.
+            state: From `state_dict`; one without `prompts` is not held against them.
 
         Raises:
             ConfigError: The state belongs to other data settings, or does not fall between two steps.
         """
         self.sampler.load_state_dict(state)
+        if "prompts" in state:
+            self.clips.check_fingerprint(state["prompts"])
 
 
 def _be_modest(worker: int) -> None:

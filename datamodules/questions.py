@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.media import FolderFrames, spread
+from datamodules.media import FolderFrames
 from datamodules.reader import ClipReader
 from datamodules.records import Clip, FrameBudget
 from datamodules.revos_meta import Question, Video
+from datamodules.thinning import spread
 
 
 class VideoQuestions(ClipReader):

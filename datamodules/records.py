@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from datamodules.masks import BoxTrack, MaskTrack
+from datamodules.thinning import spread
 
 SAMPLE_RATE = 16_000
-"""Of every `Clip.audio`."""
+"""Samples per second of every `Clip.audio`."""
 
 Task = Literal["refavs", "revos", "mevis", "refcocog", "video"]
 
@@ -91,9 +92,8 @@ class Clip:
         expression: The question, cleaned.
         frames: The video.
         budget: How much of it each system may look at.
-        video: The benchmark's name of the video, for submission files.
-        expression_id: The benchmark's name of the expression within the video.
-        frame_names: The benchmark's name of each frame, for submission files.
+        video, expression_id: The benchmark's names of the video and of the expression in it, for submission files.
+        frame_names: Those of the frames.
         group: Group of the benchmark's own averages, where it has any; unlike `kind` it is the table's word alone.
         position: Place in the benchmark's table.
         is_null: The benchmark says that the target is not there.
@@ -155,11 +155,10 @@ class Clip:
 
     @cached_property
     def glance(self) -> Glance:
-        """The whole clip at low resolution, in evenly spread frames."""
-        shown = min(self.frames.count, self.budget.glance_frames)
-        indices = tuple(int(index) for index in np.linspace(0, self.frames.count - 1, shown).round())
+        """The whole clip at low resolution: at most `budget.glance_frames` frames, evenly spread."""
+        indices = spread(self.frames.count, self.budget.glance_frames)
         frames = self.frames.read(indices, max_pixels=self.budget.glance_max_pixels)
-        return Glance(frames, indices, fps=self.frames.fps * shown / self.frames.count)
+        return Glance(frames, indices, fps=self.frames.fps * len(indices) / self.frames.count)
 
     def close_up(self, indices: Sequence[int]) -> UInt8[np.ndarray, "frames height width 3"]:
         """Chosen frames at up to `budget.close_up_max_pixels`."""
@@ -175,8 +174,7 @@ class Segment:
     """One answered moment, as a completion writes it.
 
     Attributes:
-        start_s: Start in seconds of the clip.
-        end_s: End in seconds of the clip.
+        start_s, end_s: Start and end in seconds of the clip.
         description: What to look for.
     """
 
@@ -192,8 +190,7 @@ class Keyframe:
     Attributes:
         frame: 0-based index into the clip.
         description: What System 2 is asked to find on that frame.
-        start_s: Start of the answered segment in seconds.
-        end_s: End of the answered segment in seconds.
+        start_s, end_s: Start and end of the answered segment in seconds.
     """
 
     frame: int
@@ -211,6 +208,7 @@ class ParseReport:
         objects: JSON objects found in the answer.
         complete: Those with a valid start, end and description.
         in_clip: Those whose segment lies within the clip with start <= end.
+        moments: Distinct frames that they name, those that a plan has no room for included.
         problem: Why nothing could be used; empty when something could.
     """
 
@@ -218,6 +216,7 @@ class ParseReport:
     objects: int = 0
     complete: int = 0
     in_clip: int = 0
+    moments: int = 0
     problem: str = ""
 
 

@@ -23,9 +23,10 @@ from jaxtyping import Float32
 from datamodules.audio import read_audio
 from datamodules.clean import clean_expression, is_useless
 from datamodules.masks import MaskTrack
-from datamodules.media import FolderFrames, read_mask_track, spread, unreadable
+from datamodules.media import FolderFrames, read_mask_track, unreadable
 from datamodules.reader import ClipReader
 from datamodules.records import SAMPLE_RATE, Clip, FrameBudget
+from datamodules.thinning import spread
 from datamodules.tree import Tree
 
 SPLITS = ("train", "val", "test_s", "test_u", "test_n")
@@ -212,16 +213,16 @@ def _is_asked(row: Row) -> bool:
     return row.split != "train" or not is_useless(clean_expression(row.text))
 
 
-def _read_sound(base: Path, row: Row, frames: FolderFrames) -> Float32[np.ndarray, "samples"] | None:
+def _read_sound(base: Path, row: Row, frames: FolderFrames) -> Float32[np.ndarray, "samples"]:
     places = [base / media / row.folder / "audio.wav" for media in ("media", "media_cross")]
     found = next((path for path in places if path.is_file()), None)
-    if found is not None:
-        return read_audio(found, clip_id=frames.clip_id)
-    if row.folder.startswith(MUTED):
-        # Silence, not "no sound": the prompt must have the same form as the others, or its form is the answer.
-        return np.zeros(round(SAMPLE_RATE * frames.count / frames.fps), dtype=np.float32)
-    # The sound of the raw clip would change the question, so it is never taken instead.
-    raise unreadable("sound", places[0], frames.clip_id, f"{places[1]} is not there either")
+    if found is None and not row.folder.startswith(MUTED):
+        # The sound of the raw clip would change the question, so it is never taken instead.
+        raise unreadable("sound", places[0], frames.clip_id, f"{places[1]} is not there either")
+    sound = None if found is None else read_audio(found, clip_id=frames.clip_id)
+    # Silence, not "no sound": the prompt must have the same form as the others, or its form is the answer.
+    silence = np.zeros(round(SAMPLE_RATE * frames.count / frames.fps), dtype=np.float32)
+    return silence if sound is None else sound
 
 
 def _read_masks(base: Path, row: Row, frames: FolderFrames, kept: Sequence[int]) -> MaskTrack:

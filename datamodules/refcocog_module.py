@@ -75,7 +75,7 @@ class RefCOCOgDataModule(ClipDataModule):
         Raises:
             DataLayoutError: The folder cannot be used.
         """
-        return check_refcocog(root, splits=splits)
+        return check_refcocog(root, splits=splits, may_skip=self.on_bad_sample == "skip")
 
     def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
         """The pictures of a stage: one in ten validates, the others train.

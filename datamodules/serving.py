@@ -6,13 +6,16 @@ file either stops the run, or its clip is left out by a fixed rule, counted and 
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from torch.utils.data import Dataset
 
-from datamodules.errors import MediaError
+from datamodules.errors import ConfigError, MediaError
 from datamodules.lessons import Lesson
 from datamodules.reader import ClipReader
 from datamodules.records import Clip
@@ -36,10 +39,12 @@ class Served:
     Attributes:
         clip: The clip, or the lesson about it; None when it was broken and nothing may stand in for it.
         problems: For each broken clip met on the way: its id, and what was wrong.
+        failure: What stops the run, if anything does; then there is no clip.
     """
 
     clip: Clip | Lesson | None
     problems: tuple[tuple[str, str], ...] = ()
+    failure: MediaError | None = None
 
 
 def read_ahead(clip: Clip) -> None:
@@ -68,7 +73,36 @@ def check_frames(clip: Clip) -> None:
         clip.frames.read(chunk, max_pixels=clip.budget.glance_max_pixels)
 
 
-class ClipSet(Dataset[Served]):
+class Prompts(Dataset[Served], ABC):
+    """The prompts of an epoch, served by place."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Prompts per epoch."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of the prompts in their order."""
+
+    def check_fingerprint(self, expected: str) -> None:
+        """Refuse to go on in the middle of other prompts.
+
+        Args:
+            expected: What the fingerprint was when a checkpoint was written.
+
+        Raises:
+            ConfigError: It is another one now.
+        """
+        if expected != self.fingerprint:
+            raise ConfigError(
+                f"the checkpoint was written in the middle of {len(self)} other prompts: other clips, questions or"
+                " frames. Restore the data settings (such as --data.root, --data.null_fraction, --data.clip_frames,"
+                " --data.fps, --data.avshapes_seed) to resume, or start a new run from the exported adapter."
+            )
+
+
+class ClipSet(Prompts):
     """The prompts of an epoch, ready to be served by place.
 
     A prompt that is listed more than once counts as visited more than once per epoch, so that readers which pick at
@@ -114,6 +148,19 @@ class ClipSet(Dataset[Served]):
         """Prompts per epoch."""
         return len(self.chosen)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the prompts in their order: which clips, what is asked, and which frames are served at what pace.
+
+        Where the files are does not count, nor how much of a clip each system may look at. No media is opened.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for index in self.chosen:
+            clip = self.reader.clip(index)
+            served = (clip.id, clip.expression, clip.is_null, clip.frames.count, clip.frames.fps)
+            digest.update(repr(served).encode())
+        return digest.hexdigest()
+
     def __getitem__(self, place: Place) -> Served:
         """Serve one place.
 
@@ -148,3 +195,26 @@ class ClipSet(Dataset[Served]):
         if checks_frames:
             check_frames(clip)
         return clip if self._teach is None else self._teach(clip)
+
+
+class FailuresServed(Dataset[Served]):
+    """Clips whose broken files are handed over like clips: what a worker raises, PyTorch turns into a traceback."""
+
+    def __init__(self, clips: Dataset[Served]) -> None:
+        """Keep the clips.
+
+        Args:
+            clips: What to serve.
+        """
+        self._clips = clips
+
+    def __getitem__(self, place: Place) -> Served:
+        """Serve one place; what is wrong with its files is in `Served.failure`.
+
+        Args:
+            place: Epoch, and position in the epoch's list.
+        """
+        try:
+            return self._clips[place]
+        except MediaError as error:
+            return Served(None, failure=error)

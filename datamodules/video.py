@@ -20,9 +20,10 @@ from jaxtyping import Float, UInt8
 from datamodules.audio import read_audio
 from datamodules.clean import clean_expression
 from datamodules.errors import ConfigError, MediaError
-from datamodules.media import check_indices, fit_size, shrink, spread, unreadable
+from datamodules.media import check_indices, fit_size, shrink, unreadable
 from datamodules.reader import ClipReader
 from datamodules.records import Clip, FrameBudget, Frames
+from datamodules.thinning import spread
 
 _Result = TypeVar("_Result")
 

@@ -38,7 +38,8 @@ def noise_key(*, seed: int, rollout_step: int, sample_id: str, index: int) -> in
         seed: The run's seed, any integer.
         rollout_step: Which rollout of the run, so that a clip that comes again is sampled afresh.
         sample_id: The clip's id, unique in its data set.
-        index: Position of the completion in its group, 0..G-1.
+        index: Position of the completion in its group, 0..G-1; where one step asks a clip again, the next group
+            counts on from G, so that it is no copy.
 
     Returns:
         A well-mixed signed 64-bit integer; stable between processes, machines and Python versions.

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch.distributed as dist
 
 from datamodules.records import Clip, Rollout, Task
 from metrics.clips import ClipScores, Place, official_scores
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,18 @@ class Evaluation:
     official: dict[Task, dict[str, float]] = field(default_factory=dict)
 
 
+def of_all_processes(items: Iterable[_Item]) -> list[_Item]:
+    """What every process has, process by process; every process must call it."""
+    shares = [list(items)]
+    if dist.is_available() and dist.is_initialized():
+        own, shares = shares[0], [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(shares, own)
+    return [item for share in shares for item in share]
+
+
 def gather_results(results: Sequence[ClipResult]) -> tuple[ClipResult, ...]:
     """Results of all processes, each clip once, in order of their ids; every process must call it."""
-    shares: list[Sequence[ClipResult]] = [results]
-    if dist.is_available() and dist.is_initialized():
-        shares = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(shares, list(results))
-    by_id = {result.clip_id: result for share in shares for result in share}
+    by_id = {result.clip_id: result for result in of_all_processes(results)}
     return tuple(by_id[clip_id] for clip_id in sorted(by_id))
 
 

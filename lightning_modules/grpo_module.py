@@ -6,8 +6,8 @@ weighted reward reads them. *Rewards* are turned into advantages within each gro
 optimizer steps on all of these completions; only the adapter is trained.
 
 Optimization is manual, because one batch makes several optimizer steps: `global_step` (and `--trainer.max_steps`)
-counts optimizer steps, `rollout_step` counts batches. Sampling depends on seed, rollout step and clip, never on the
-process that happens to hold the clip.
+counts optimizer steps, `rollout_step` counts batches. Sampling depends on seed, rollout step, clip and how often the
+clip stands earlier in the step, never on the process that happens to hold it.
 
 Reference:
     Omni-R1, arXiv:2505.20256, section 3; GRPO, arXiv:2402.03300, algorithm 1. We differ in training a LoRA adapter
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
@@ -145,7 +145,8 @@ class GRPOModule(TwoSystemModule):
         self.clock.lap()
         with self.reasoner.gathered():
             with self.clock.phase("rollout"):
-                requests = [self._request(clip, step) for clip in batch]
+                repeats = self._repeats(batch)
+                requests = [self._request(clip, step, repeat) for clip, repeat in zip(batch, repeats, strict=True)]
                 completions, groups = self.answer(requests, batch, self.sampling)
             with self.clock.phase("System 2"):
                 groups = self.look_closer(groups, self.suite.needs)
@@ -174,17 +175,25 @@ class GRPOModule(TwoSystemModule):
             if not math.isnan(value):  # such as the mean of a term that applied to no rollout
                 self.log(name, value, prog_bar=name in _ON_THE_BAR, batch_size=len(batch))
 
-    def _request(self, clip: Clip, step: int) -> SampleRequest:
-        """Encode a clip, and name the noise of its completions."""
+    def _repeats(self, clips: Sequence[Clip]) -> list[int]:
+        """For each clip, how often it stands earlier in the global batch, whose places the processes take in turn."""
+        names = [noise_key(seed=0, rollout_step=0, sample_id=clip.id, index=0) for clip in clips]
+        places = self._gather(torch.tensor(names)).reshape(-1, len(clips)).T.flatten().tolist()
+        mine = range(self.global_rank, len(places), self.trainer.world_size)
+        return [places[:place].count(places[place]) for place in mine]
+
+    def _request(self, clip: Clip, step: int, repeat: int) -> SampleRequest:
+        """Encode a clip, and name the noise of its completions; those of a repeated clip are counted on."""
         self.clock.look_at(clip.id)
         encoded: EncodedPrompt = self.reasoner.encode(self.reasoner.prepare(clip))
+        first = repeat * self.grpo.group_size
         keys = [
             noise_key(seed=self.sampling.seed, rollout_step=step, sample_id=clip.id, index=index)
-            for index in range(self.grpo.group_size)
+            for index in range(first, first + self.grpo.group_size)
         ]
         return SampleRequest(encoded, keys)
 
-    def _gather(self, rows: Float[Tensor, "rows *rest"]) -> Float[Tensor, "every_row *rest"]:
+    def _gather(self, rows: Shaped[Tensor, "rows *rest"]) -> Shaped[Tensor, "every_row *rest"]:
         """Rows of all processes, process by process."""
         gathered = self.all_gather(rows.to(self.device))
         if not isinstance(gathered, Tensor):

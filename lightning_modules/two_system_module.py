@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from datamodules.errors import ConfigError
+from datamodules.needs import Need
 from datamodules.records import Clip, Rollout
 from grpo.engine import Engine, PlainEngine, SampleRequest
 from grpo.rollout import Completion, evaluation_mode
@@ -41,7 +42,7 @@ from models.pipeline import TwoSystemPipeline
 from models.plan import parse_plan
 from models.propagator import Propagator
 from models.reasoner import Reasoner
-from rewards.base import Need, Reward
+from rewards.base import Reward
 from rewards.suite import RewardSuite
 
 

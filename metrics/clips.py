@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from datamodules.masks import MaskTrack
 from datamodules.records import Task
 from metrics.refavs import hard_logits, resize_target
@@ -96,7 +98,8 @@ def score_clip(
     Args:
         kind: Group that results are reported by.
         pred: Propagated masks on every frame; an empty track for an absent or unusable plan.
-        target: Ground truth of the same frames and size; may be None on null clips, where nothing is there.
+        target: Ground truth of the same frames and size; may be None on null clips, where nothing is there. The rules
+            of Ref-AVS know no size: where it is stored in another one, that is what is scored.
         rules: Whose J and F.
         is_null: The benchmark says that the target is not in the clip.
         plan_absent: The plan says so.
@@ -159,7 +162,8 @@ def official_scores(clips: Iterable[ClipScores]) -> dict[Task, dict[str, float]]
 
 
 def _refavs(pred: MaskTrack, target: MaskTrack) -> RefAVSParts:
-    return refavs_parts(hard_logits(resize_target(pred.union())), resize_target(target.union()))
+    truth = torch.cat([resize_target(track.union()) for track in target.stored or (target,)])
+    return refavs_parts(hard_logits(resize_target(pred.union())), truth)
 
 
 def _davis(pred: MaskTrack, target: MaskTrack, foreground: MaskTrack | None) -> VideoParts:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from datamodules.masks import MaskTrack
+from datamodules.needs import Need
 from datamodules.records import Clip, Grounding, Plan, Rollout
 from models.grounder import Grounder, GroundingRequest
 from models.propagator import Propagator
-
-Need = Literal["boxes", "masks"]
 
 
 class TwoSystemPipeline:

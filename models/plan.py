@@ -64,6 +64,7 @@ def parse_plan(text: str, *, fps: float, frames: int, max_keyframes: int = 4) ->
         objects=len(objects),
         complete=len(segments),
         in_clip=sum(segment.end_s <= duration_s + 1e-6 for segment in usable),
+        moments=len(keyframes),
         problem="" if picked or is_absent else _problem(objects, segments),
     )
     return Plan(picked, is_absent, report, repeats=len(usable) - len(keyframes))

@@ -75,13 +75,15 @@ TEMPLATES = {template.name: template for template in _TEMPLATES}
 
 
 def choose_template(name: str, clip: Clip) -> PromptTemplate:
-    """The named template, or with "auto" the one for the clip's task.
+    """The named template, or with "auto" the one for the clip's task; a silent video is not asked about its sound.
 
     Raises:
         ConfigError: No template has this name.
+        MediaError: The sound of a video file cannot be read.
     """
     if name == "auto":
-        name = "refavs" if clip.task in ("refavs", "video") else "revos"
+        has_sound = clip.task == "refavs" or (clip.task == "video" and clip.audio is not None)
+        name = "refavs" if has_sound else "revos"
     if name not in TEMPLATES:
         raise ConfigError(
             f"model.reasoner.template: expected auto or one of {', '.join(sorted(TEMPLATES))}, found {name!r}. "

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from datamodules.masks import BoxTrack, MaskTrack
+from datamodules.needs import Need
 from datamodules.records import Rollout
-from rewards.base import Need, Reward, require
+from rewards.base import Reward, require
 from rewards.boxes import matched_iou
 from rewards.target import boxes_of, score_plans, visible_boxes
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from datamodules.errors import ConfigError
+from datamodules.needs import Need
 from datamodules.records import Rollout
-
-Need = Literal["boxes", "masks"]
-"""What System 2 has to fill in: `Rollout.grounding` (boxes) or `Rollout.masks`, which needs boxes itself."""
 
 
 class Reward(ABC):

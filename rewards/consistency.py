@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool
 
+from datamodules.needs import Need
 from datamodules.records import Rollout
-from rewards.base import Need, Reward
+from rewards.base import Reward
 from rewards.target import masks_of, score_plans, visible_target
 
 

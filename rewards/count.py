@@ -12,8 +12,8 @@ from rewards.target import score_plans
 class CountReward(Reward):
     """``max(0, 1 - |K - K0| / K0)`` for K distinct moments named; 1 at K0, 0 from 2 K0 on.
 
-    A plan keeps only its first few keyframes, so the segments that the parser counted inside the clip tell how many
-    moments were named beyond them. On clips with fewer than K0 frames the clip's length takes the place of K0. Not
+    A plan keeps only its first few keyframes; moments beyond them count as the parser found them, whatever the times at
+    which their segments end. On clips with fewer than K0 frames the clip's length takes the place of K0. Not
     applicable on null clips; 0 for absent or unparsable plans. Needs no ground truth.
 
     Reference:
@@ -43,5 +43,5 @@ class CountReward(Reward):
     def _score(self, rollout: Rollout) -> float:
         plan = rollout.plan
         wanted = min(self.target_count, rollout.clip.frames.count)
-        named = max(len(plan.keyframes), plan.parse.in_clip - plan.repeats)
+        named = max(len(plan.keyframes), plan.parse.moments)
         return max(0.0, 1.0 - abs(named - wanted) / wanted)

@@ -25,8 +25,9 @@ from typing import ClassVar
 import numpy as np
 
 from datamodules.masks import MaskTrack
+from datamodules.needs import Need
 from datamodules.records import Clip, Keyframe, Rollout
-from rewards.base import Need, Reward, require
+from rewards.base import Reward, require
 from rewards.boxes import matched_iou
 from rewards.target import boxes_of, score_plans, visible_target
 

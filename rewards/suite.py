@@ -14,8 +14,9 @@ from numbers import Real
 from types import TracebackType
 
 from datamodules.errors import ConfigError, RewardError
+from datamodules.needs import Need
 from datamodules.records import Rollout
-from rewards.base import Bonus, Need, Reward
+from rewards.base import Bonus, Reward
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 The benchmark's program keeps no predictions, so there is no layout of its own. This one has the form of the other
 benchmarks'; the row number is in it because a uid may stand for two rows. Folders that are named by uid are taken too:
-`<predictions>/<uid>` or `<predictions>/<clip>/<category>_<n>`. Pictures have the size of the ground truth, or are
-256 x 256, the size at which the benchmark scores; frames are called 00000 to 00009, or 0 to 9.
+`<predictions>/<uid>` or `<predictions>/<clip>/<category>_<n>`. The pictures of an expression have one size, whichever:
+the benchmark brings predictions and ground truth to 256 x 256, each from its own. Frames are called 00000 to 00009, or
+0 to 9.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from metrics.refavs import SIZE, hard_logits, resize_target
 from metrics.refavs_scores import refavs_parts
 from metrics.score.answers import Answer, Oddity, Problem, UnusableAnswer
 from metrics.score.pictures import read_picture
-
-_AT_256 = (SIZE, SIZE)
 
 
 @dataclass(frozen=True)
@@ -68,22 +67,12 @@ def score_row(job: ClipJob) -> Answer:
     answer = Answer(name=job.name, frames=FRAME_COUNT, **described)  # type: ignore[arg-type]
     try:
         pred = _predicted(job, oddities)
-        if row.is_null:
-            # Never the masks on disk: the folder of a null row's raw clip shows another, real object.
-            resized, target = resize_target(pred), torch.zeros(FRAME_COUNT, 1, *_AT_256)
-        else:
-            truth = _truth(job)
-            if pred.shape[1:] not in (truth.shape[1:], _AT_256):
-                raise UnusableAnswer(
-                    Problem.WRONG_SIZE,
-                    f"pictures are {pred.shape[1]}x{pred.shape[2]}, expected the ground truth's"
-                    f" {truth.shape[1]}x{truth.shape[2]} or {SIZE}x{SIZE}",
-                )
-            resized, target = resize_target(pred), resize_target(truth)
     except UnusableAnswer as error:
         found = {"problem": error.problem, "detail": error.detail}
         return Answer(**{**vars(answer), **found, "oddities": tuple(oddities.items())})
-    parts = refavs_parts(hard_logits(resized), target)
+    # Never the masks on disk for a null row: the folder of its raw clip shows another, real object.
+    target = torch.zeros(FRAME_COUNT, 1, SIZE, SIZE) if row.is_null else _truth(job)
+    parts = refavs_parts(hard_logits(resize_target(pred)), target)
     return Answer(**{**vars(answer), "parts": parts, "oddities": tuple(oddities.items())})
 
 
@@ -106,11 +95,7 @@ def _predicted(job: ClipJob, oddities: dict[Oddity, str]) -> Bool[np.ndarray, "f
     return np.stack(masks)
 
 
-def _truth(job: ClipJob) -> Float32[torch.Tensor, "frames height width"]:
+def _truth(job: ClipJob) -> Float32[torch.Tensor, "frames 1 256 256"]:
     folder = job.base / "gt_mask" / job.row.folder / f"fid_{job.row.fid}"
     masks = [read_mask(folder / f"{frame:05d}.png", None, clip_id=job.name) for frame in range(FRAME_COUNT)]
-    sizes = {mask.shape for mask in masks}
-    if len(sizes) == 1:
-        return torch.from_numpy(np.stack(masks)).float()
-    # Each picture is resized by itself, so differing sizes are no problem for the benchmark.
-    return torch.cat([resize_target(mask[None]) for mask in masks])[:, 0]
+    return torch.cat([resize_target(mask[None]) for mask in masks])

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules import mevis, refavs, revos_meta
-from datamodules.layout import mask_problems
+from datamodules.findings import Findings
+from datamodules.layout import check_masks
 from datamodules.revos_meta import Video
 from datamodules.tree import Tree
 from metrics.score.answers import Answer
@@ -120,9 +121,9 @@ def _plan_videos(benchmark: Benchmark, root: Path, predictions: Path, splits: Se
 
 
 def _check_masks(tree: Tree, base: Path, masks: Path, videos: Sequence[Video]) -> None:
-    problems = list(mask_problems(masks, videos))
-    if problems:
-        raise tree.error(base, problems)
+    found = Findings()
+    check_masks(masks, videos, found)
+    found.refuse(tree, base)
 
 
 def _split_folder(predictions: Path, split: str) -> Path:

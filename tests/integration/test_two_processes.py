@@ -22,6 +22,9 @@ SETTINGS = {
     "gspo": {"importance_level": "sequence", "micro_batch_tokens": 200, "updates_per_rollout": 2},
 }
 
+PROMPTS = {"dapo": "aa"}
+"""Prompts of the two processes where they are not "ab"; a clip that occurs twice is sampled anew the second time."""
+
 
 def train(clips: list[object], settings: dict[str, object], **trainer_settings: object) -> dict[str, object]:
     """Two optimizer steps; weights and what was logged last."""
@@ -35,7 +38,7 @@ def train(clips: list[object], settings: dict[str, object], **trainer_settings: 
 def run_rank(rank: int, folder: Path) -> None:
     for name, settings in SETTINGS.items():
         result = train(
-            [noisy_clip("ab"[rank])],
+            [noisy_clip(PROMPTS.get(name, "ab")[rank])],
             settings,
             devices=2,
             strategy=DDPStrategy(process_group_backend="gloo"),
@@ -47,7 +50,7 @@ def run_rank(rank: int, folder: Path) -> None:
 def test_the_number_of_processes_does_not_change_the_update(tmp_path):
     run_ranks(run_rank, tmp_path)
     for name, settings in SETTINGS.items():
-        expected = train([noisy_clip("a"), noisy_clip("b")], settings)
+        expected = train([noisy_clip(prompt) for prompt in PROMPTS.get(name, "ab")], settings)
         for rank in (0, 1):
             found = torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True)
             for weight, value in expected["weights"].items():

@@ -5,9 +5,11 @@ Style inside a file (types, docstrings, complexity) is the linter's work; what i
 
 import ast
 import re
+import sys
 import tokenize
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -28,15 +30,17 @@ MAY_IMPORT = {
 """Which of our packages a package may import; what is used by many imports little."""
 
 RECORDS = {
-    "datamodules/records.py": {"datamodules.masks"},
+    "datamodules/records.py": {"datamodules.masks", "datamodules.thinning"},
     "datamodules/errors.py": set(),
     "datamodules/masks.py": set(),
+    "datamodules/needs.py": set(),
+    "datamodules/thinning.py": set(),
 }
-"""Records cross every border, so they may import nothing but each other."""
+"""Records cross every border, so they may import nothing but each other and what imports nothing itself."""
 
 ONLY_RECORDS = {"rewards", "metrics", "models", "grpo"}
 """Packages that may take records and errors from `datamodules`, but no reader."""
-RECORD_MODULES = {"datamodules.records", "datamodules.errors", "datamodules.masks"}
+RECORD_MODULES = {"datamodules.records", "datamodules.errors", "datamodules.masks", "datamodules.needs"}
 
 PROGRAMS = ("models/tiny/", "metrics/score/")
 """Commands that read data themselves; nothing else in their packages may import them."""
@@ -178,6 +182,27 @@ def test_the_project_speaks_of_itself_alone() -> None:
         if FOREIGN.search(line)
     ]
     assert not found
+
+
+def test_what_is_imported_is_declared() -> None:
+    """A package that only comes along with another one is gone as soon as that one drops it."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[\[<>=~!; ]", line)[0].lower().replace("_", "-") for line in declared}
+    origin = packages_distributions()
+    roots = {module.partition(".")[0] for path in sources() for module in imports(path)}
+    foreign = roots - sys.stdlib_module_names - {*PACKAGES, "train"}
+    assert {root for root in foreign if not {one.lower().replace("_", "-") for one in origin[root]} & names} == set()
+
+
+def test_files_that_code_reads_are_installed_with_it() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    listed = {name(path) for package, ends in declared.items() for end in ends for path in _folder(package).glob(end)}
+    there = {path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.is_file()}
+    assert listed == {name(path) for path in there if path.suffix not in {".py", ".pyc"}}
+
+
+def _folder(package: str) -> Path:
+    return ROOT / package.replace(".", "/")
 
 
 def test_packages_are_declared() -> None:

@@ -74,6 +74,21 @@ def test_answers_to_a_benchmark_lie_where_its_server_expects_them(
     assert "python -m metrics.score mevis --root /data/mevis" in printed
 
 
+def test_a_second_prediction_into_a_folder_replaces_the_first(tmp_path: Path) -> None:
+    """The first one had three processes, the second has two; a file of the user's stays."""
+    for name in ("plans.jsonl", "plans_1.jsonl", "plans_2.jsonl", "plans_mine.jsonl"):
+        (tmp_path / name).write_text("old\n")
+    clip = replace(rollout_of("mevis/valid_u/0ab/3").clip, task="mevis", split="valid_u", video="0ab")
+    rollout = replace(rollout_of("mevis/valid_u/0ab/3"), clip=replace(clip, frame_names=("0", "1", "2", "3")))
+    for rank in (1, 0):
+        writer = PredictionWriter(folder=str(tmp_path))
+        trainer = trainer_like(global_rank=rank, world_size=2)
+        writer.on_predict_start(trainer, None)
+        writer.on_predict_batch_end(trainer, None, [rollout, rollout], None, 0)
+    lines = {path.name: len(path.read_text().splitlines()) for path in tmp_path.glob("*.jsonl")}
+    assert lines == {"plans.jsonl": 2, "plans_1.jsonl": 2, "plans_mine.jsonl": 1}
+
+
 def test_a_wrong_number_of_names_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
         write_masks(rollout_of(), tmp_path, ["00000"])

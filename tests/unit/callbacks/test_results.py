@@ -3,10 +3,12 @@
 import hashlib
 import json
 import subprocess
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch.distributed as dist
 from stage import Logger, Writer, evaluation_of, result_of, trainer_like
 
 from callbacks.provenance import commit, file_hash
@@ -61,6 +63,24 @@ def test_only_a_validation_of_its_own_is_reported(tmp_path: Path) -> None:
     trainer.state.fn = "validate"
     ResultsWriter().on_validation_end(trainer, Module())
     assert (tmp_path / "results.md").exists()
+
+
+def test_clips_that_another_process_left_out_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process left out nothing, the other one two clips, which the means lack all the same."""
+
+    def gather(shares: list[object], own: object) -> None:
+        shares[:] = [own, ["x", "y"]]
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    data = SimpleNamespace(root="here", skipped=Counter())
+    ResultsWriter().on_test_end(trainer_like([Logger(Writer())], folder=tmp_path, datamodule=data), Module())
+    remark = "2 clips could not be read and were left out"
+    assert f"not comparable with published numbers: {remark}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results.json").read_text())["not_comparable"] == [remark]
 
 
 def test_nothing_is_written_when_off_or_without_results(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import lightning as L
 import pytest
 from benchmark_trees import write_video
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, MediaError
 from datamodules.modules import RefAVSDataModule, ReVOSDataModule
 
 
@@ -64,6 +64,12 @@ def test_predicting_needs_no_benchmark(tmp_path):
         data = ReVOSDataModule(video=video, expression="it", eval_clip_frames=7, **settings)
         assert L.Trainer(**QUIET).predict(Counting(), datamodule=data) == [[("it", 7, None)]]
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_video_that_is_not_there_is_found_before_anything_is_loaded(tmp_path):
+    """Lightning sets the data up first, then reads the weights."""
+    with pytest.raises(MediaError, match=r"there is no video file .*no\.mp4.*--data\.video"):
+        RefAVSDataModule(video=str(tmp_path / "no.mp4"), expression="it").setup("predict")
 
 
 @pytest.mark.parametrize(

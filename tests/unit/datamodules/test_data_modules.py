@@ -55,6 +55,17 @@ def test_epochs_are_counted_in_rollout_phases_and_steps(refavs_root):
     assert module.steps_per_epoch(updates_per_rollout=3) == 6
 
 
+@pytest.mark.parametrize("change", [{"train_size": 4, "null_fraction": 0.75}, {"clip_frames": 4}, {"fps": 2.0}])
+def test_a_run_does_not_go_on_with_other_prompts(refavs_root, tmp_path, change):
+    """Two prompts with a target and two without; every setting serves four. A copied folder is no other data."""
+    state = refavs(refavs_root).train_dataloader().state_dict()
+    shutil.copytree(refavs_root, tmp_path / "copy")
+
+    refavs(tmp_path / "copy", glance_frames=3).train_dataloader().load_state_dict(state)
+    with pytest.raises(ConfigError, match="4 other prompts"):
+        refavs(refavs_root, **change).train_dataloader().load_state_dict(state)
+
+
 def test_processes_share_training_and_evaluation(refavs_root):
     modules = [refavs(refavs_root, val_batch_size=1, val_null_fraction=None) for _ in range(2)]
     for rank, module in enumerate(modules):
@@ -170,6 +181,18 @@ def test_broken_clips_are_counted_over_all_loaders(refavs_root, caplog):
     assert sum(module.skipped.values()) == 2
     with pytest.raises(MediaError, match=r"audio\.wav cannot be decoded"):
         ids(refavs(refavs_root).train_dataloader())
+
+
+def test_a_missing_file_is_left_out_where_that_was_asked_for(refavs_root):
+    """The second training clip has lost its sound: the check warns, and the next prompt takes its place."""
+    (refavs_root / "media" / "-bcdefghij__5000_15000" / "audio.wav").unlink()
+
+    with pytest.raises(DataLayoutError, match="1 of 3 clips have no sound; first"):
+        refavs(refavs_root)
+    with pytest.warns(UserWarning, match="1 of 3 clips have no sound; .* such clips are left out"):
+        module = refavs(refavs_root, on_bad_sample="skip")
+    assert len(ids(module.train_dataloader())) == 4
+    assert [name.rsplit("_", 2)[-2] for name in module.skipped] == ["hair-dryer"]
 
 
 def test_reading_ahead_can_be_replaced(refavs_root):

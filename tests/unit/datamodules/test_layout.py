@@ -114,7 +114,7 @@ def test_everything_wrong_with_a_revos_folder_is_named_at_once(revos_root):
         check_revos(revos_root)
     text = str(caught.value)
     assert f"2 of 4 frames are not there; first: {revos_root}/{UVO}/00000.jpg, {revos_root}/{TAO}/frame0000.jpg" in text
-    assert "mask_dict.json lacks 2 of the objects that are asked about; first: 12, 15" in text
+    assert "2 of 5 objects that are asked about are not in mask_dict.json; first: 12, 15" in text
 
 
 def test_every_frame_of_a_video_is_looked_for_when_asked(revos_root):
@@ -132,7 +132,7 @@ def test_a_mask_file_that_is_missing_or_cut_off_is_a_problem(revos_root):
         check_revos(revos_root)
 
     path.write_text("")
-    with pytest.raises(DataLayoutError, match=r"mask_dict\.json lacks 5 of the objects"):
+    with pytest.raises(DataLayoutError, match=r"5 of 5 objects that are asked about are not in mask_dict\.json"):
         check_revos(revos_root)
 
     path.unlink()
@@ -158,6 +158,30 @@ def test_odd_tables_are_usable_with_a_warning_each(revos_root):
     warnings = check_revos(revos_root, splits=["valid"]).warnings
     assert [f"out of order (first: {OVIS})" in warnings[0], f"(first: {OVIS}/1)" in warnings[1]] == [True, True]
     assert "robustness score cannot be computed" in warnings[2]
+
+
+def test_what_single_clips_lack_is_a_warning_where_clips_may_be_left_out(refavs_root, revos_root):
+    """Of four clips with sound one has lost it; an object of one ReVOS video is gone."""
+    (refavs_root / "media" / DASHED / "audio.wav").unlink()
+    edit_json(revos_root / "mask_dict.json", lambda masks: masks.pop("12"))
+
+    warnings = check_refavs(refavs_root, may_skip=True).warnings + check_revos(revos_root, may_skip=True).warnings[:1]
+    assert warnings == (
+        f"1 of 4 clips have no sound; first: {refavs_root}/media/{DASHED}/audio.wav; such clips are left out",
+        "1 of 5 objects that are asked about are not in mask_dict.json; first: 12; such clips are left out",
+    )
+    with pytest.raises(
+        DataLayoutError, match=r"leave out single clips that lack files with --data\.on_bad_sample skip"
+    ):
+        check_refavs(refavs_root)
+
+
+def test_a_folder_that_lacks_half_of_its_clips_is_refused_all_the_same(refavs_root):
+    for clip in (PLAIN, DASHED):
+        (refavs_root / "media" / clip / "audio.wav").unlink()
+
+    with pytest.raises(DataLayoutError, match="2 of 4 clips have no sound"):
+        check_refavs(refavs_root, may_skip=True)
 
 
 def test_the_command_reports_and_exits_with_0(revos_root, capsys):

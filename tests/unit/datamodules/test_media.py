@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datamodules.errors import MediaError
-from datamodules.media import FolderFrames, fit_size, read_mask, read_mask_track, spread
+from datamodules.media import FolderFrames, fit_size, read_mask, read_mask_track
 
 
 @pytest.fixture
@@ -34,16 +34,6 @@ def test_a_fitted_size_keeps_the_shape():
     assert fit_size((720, 1280), 100_352) == (237, 422)
     assert fit_size((224, 224), 112 * 112) == (112, 112)
     assert fit_size((224, 224), None) == (224, 224)
-
-
-@given(st.integers(1, 300), st.integers(1, 300))
-def test_spread_takes_both_ends_and_keeps_the_order(total, wanted):
-    indices = spread(total, wanted)
-
-    assert len(indices) == min(total, wanted)
-    assert list(indices) == sorted(set(indices))
-    assert indices[0] == 0
-    assert len(indices) == 1 or indices[-1] == total - 1
 
 
 def test_frames_come_in_the_order_asked(gray):

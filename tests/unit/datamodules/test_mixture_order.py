@@ -162,6 +162,20 @@ def test_the_loader_goes_on_with_the_next_epoch_of_every_source():
     assert len(clips) == 25
 
 
+def test_a_run_does_not_go_on_with_other_prompts_of_a_source():
+    """As many as before, from every source, but those of the last one are others."""
+
+    def loader_of(*last):
+        clips = [ClipSet(NumberedClips(size)) for size in list(SIZES.values())[:-1]]
+        return ResumableLoader(MixedClips([*clips, ClipSet(NumberedClips(9), chosen=last)]), order())
+
+    size = list(SIZES.values())[-1]
+    state = loader_of(*range(size)).state_dict()
+    loader_of(*range(size)).load_state_dict(state)
+    with pytest.raises(ConfigError, match="in the middle of 25 other prompts"):
+        loader_of(*range(1, size + 1)).load_state_dict(state)
+
+
 def test_a_clip_comes_from_the_source_of_its_place():
     clips = MixedClips([ClipSet(NumberedClips(2)), ClipSet(NumberedClips(3), chosen=[2, 0])])
 

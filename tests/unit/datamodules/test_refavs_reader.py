@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
 from benchmark_trees import CROSSED, DASHED, LEFT, MUTED, PLAIN, SIZE, SWAPPED, write_clip, write_masks
 from PIL import Image
 
@@ -105,6 +106,14 @@ def test_a_muted_clip_without_a_sound_file_is_silent_for_its_whole_length(refavs
     assert not audio.any()
 
 
+@pytest.mark.parametrize("index", [0, 3])
+def test_a_sound_file_without_samples_is_silence_too(refavs_root, index):
+    clip = RefAVS(refavs_root, split="train")[index]
+    soundfile.write(refavs_root / "media" / clip.video / "audio.wav", np.zeros(0), 16_000)
+
+    assert clip.audio.tolist() == [0.0] * 160_000
+
+
 def test_sound_is_looked_for_in_both_places(refavs_root):
     clip = RefAVS(refavs_root, split="test_n")[0]
 
@@ -136,11 +145,11 @@ def test_the_folder_of_the_archive_is_looked_into(refavs_root, tmp_path, folder)
 
 
 def test_fewer_frames_keep_the_length_and_their_masks(refavs_root):
-    clip = RefAVS(refavs_root, split="train", clip_frames=4)[1]
+    clip = RefAVS(refavs_root, split="train", clip_frames=3)[1]
 
-    assert (clip.frames.count, clip.frames.fps, clip.duration_s) == (4, 0.4, 10)
-    assert [level(clip, frame) for frame in range(4)] == [40, 70, 100, 130]
-    assert (clip.masks.areas[:, 0] > 0).tolist() == [True, False, True, True]
+    assert (clip.frames.count, clip.frames.fps, clip.duration_s) == (3, 0.3, 10)
+    assert [level(clip, frame) for frame in range(3)] == [40, 70, 100]
+    assert (clip.masks.areas[:, 0] > 0).tolist() == [True, False, True]
 
 
 def test_positions_count_from_the_end_and_slices_are_lists(refavs_root):

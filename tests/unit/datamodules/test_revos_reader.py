@@ -117,14 +117,14 @@ def test_without_a_foreground_file_there_is_no_foreground(revos_root):
 
 
 def test_fewer_frames_are_spread_evenly_and_keep_the_length(revos_root):
-    """Seven frames at 2 per second last 3.5 s; four of them are 0, 2, 4, 6. The disk moves 3 pixels per frame."""
+    """Seven frames at 2 per second last 3.5 s; four of them are 0, 1, 3, 5. The disk moves 3 pixels per frame."""
     clip = next(clip for clip in ReVOS(revos_root, split="train", clip_frames=4) if clip.video == TAO)
 
-    assert [level(clip, frame) for frame in range(4)] == [20, 40, 60, 80]
+    assert [level(clip, frame) for frame in range(4)] == [20, 30, 50, 70]
     assert clip.duration_s == pytest.approx(3.5)
     assert clip.frames.fps == pytest.approx(2 * 4 / 7)
     centers = [float(np.argwhere(mask)[:, 1].mean()) for mask in clip.masks.union()]
-    assert centers == pytest.approx([4, 10, 16, 22])
+    assert centers == pytest.approx([4, 7, 13, 19])
     assert ReVOS(revos_root, split="train", clip_frames=4)[0].frames.count == 4
 
 

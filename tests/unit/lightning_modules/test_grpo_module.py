@@ -114,6 +114,14 @@ def test_the_next_rollout_step_samples_afresh(make_reasoner, clips):
     assert not any(torch.equal(a.completion_ids, b.completion_ids) for a, b in zip(first, second, strict=True))
 
 
+def test_a_clip_that_a_step_asks_again_is_answered_afresh(make_reasoner, clips):
+    """The first of the two groups is what the clip gets when it is alone; the second is no copy of it."""
+    alone = fit(module_of(make_reasoner()), clips[:1], 1, batch_size=1).groups[0][0].rollouts
+    first, second = (group.rollouts for group in fit(module_of(make_reasoner()), clips[:1] * 2, 1).groups[0])
+    assert all(torch.equal(a.completion_ids, b.completion_ids) for a, b in zip(alone, first, strict=True))
+    assert not any(torch.equal(a.completion_ids, b.completion_ids) for a in first for b in second)
+
+
 def test_the_trained_weights_are_the_adapter(make_reasoner, clips):
     module = module_of(make_reasoner())
     frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}

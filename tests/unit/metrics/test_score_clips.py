@@ -105,13 +105,22 @@ def test_pictures_at_256_and_short_frame_names_are_taken(refavs):
     assert run(root, predictions).scores == pytest.approx(before, abs=1e-9)
 
 
+def test_pictures_of_any_one_size_are_taken(refavs):
+    """Prediction and ground truth come to 256 x 256 each from its own size, as in the benchmark's program."""
+    root, predictions, truth, written = refavs
+    written[0] = written[0][:, ::2, ::3]
+    for index, mask in enumerate(written[0]):
+        save(predictions / CLIPS[0] / "00000_cat_1" / f"{index:05d}.png", mask)
+    report = run(root, predictions)
+    assert report.scores["test_s/J"] == pytest.approx(expected(truth, written, "test_s")[0], abs=5e-6)
+
+
 @pytest.mark.parametrize("problem", [Problem.WRONG_SIZE, Problem.NO_FRAME, Problem.NO_EXPRESSION, Problem.UNREADABLE])
 def test_a_problem_gives_no_number_unless_asked_for(refavs, problem):
     root, predictions, *_ = refavs
     path = predictions / CLIPS[0] / "00000_cat_1" / "00003.png"
     if problem is Problem.WRONG_SIZE:
-        for frame in path.parent.iterdir():
-            Image.open(frame).resize((SIZE[1] * 2, SIZE[0])).save(frame)
+        Image.open(path).resize((SIZE[1] * 2, SIZE[0])).save(path)
     elif problem is Problem.NO_FRAME:
         path.unlink()
     elif problem is Problem.UNREADABLE:

@@ -178,7 +178,7 @@ def test_damaged_ground_truth_stops_the_scoring(revos):
         run(root, predictions)
     del masks["1"]
     (root / "mask_dict.json").write_text(json.dumps(masks))
-    with pytest.raises(DataLayoutError, match=r"mask_dict\.json lacks 1 of the objects"):
+    with pytest.raises(DataLayoutError, match=r"1 of \d objects that are asked about are not in mask_dict\.json"):
         run(root, predictions)
 
 

@@ -49,6 +49,7 @@ def build_plan(
     objects: int | None = None,
     complete: int | None = None,
     in_clip: int | None = None,
+    moments: int | None = None,
     is_well_formed: bool = True,
 ) -> Plan:
     """A plan of frames or (start_s, end_s) segments; the report counts the picks and repeats unless told otherwise."""
@@ -63,6 +64,7 @@ def build_plan(
         objects=named if objects is None else objects,
         complete=complete,
         in_clip=complete if in_clip is None else in_clip,
+        moments=len(keyframes) if moments is None else moments,
     )
     return Plan(tuple(keyframes), picks == "absent", report, repeats)
 

@@ -1,11 +1,14 @@
 """Keyframe quality: diversity, count, saliency."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.errors import ConfigError
+from models.plan import parse_plan
 from rewards.count import CountReward
 from rewards.diversity import DiversityReward, spread
 from rewards.saliency import SaliencyReward
@@ -71,9 +74,19 @@ def test_count_pulls_towards_the_wanted_number(make_clip, make_rollout):
 
 
 def test_count_sees_moments_that_the_plan_dropped(make_clip, make_rollout):
-    """Four keyframes kept, seven segments inside the clip, one of them a repeat: six moments named, 1 - 2 / 4."""
+    """Four keyframes kept of six moments named: 1 - 2 / 4."""
     clip = make_clip()
-    assert CountReward()([make_rollout(clip, [0, 3, 6, 9], repeats=1, in_clip=7)]) == pytest.approx([0.5])
+    assert CountReward()([make_rollout(clip, [0, 3, 6, 9], repeats=1, moments=6)]) == pytest.approx([0.5])
+
+
+def test_count_is_not_deceived_by_ends_beyond_the_clip(make_clip, make_rollout):
+    """Ten segments that begin at 0 to 9 s of ten and never end name the frames 5 to 9, twice each: one too many."""
+    clip = make_clip()
+    form = '{"start_time": "00:0%d.00", "end_time": "59:00.00", "description": "it"}'
+    text = f"<think></think><answer>{', '.join(form % second for second in range(10))}</answer>"
+    rollout = replace(make_rollout(clip), plan=parse_plan(text, fps=1.0, frames=10))
+    assert [keyframe.frame for keyframe in rollout.plan.keyframes] == [5, 6, 7, 8]
+    assert CountReward()([rollout]) == pytest.approx([0.75])
 
 
 def test_count_does_not_ask_for_more_frames_than_there_are(make_clip, make_rollout):

@@ -17,7 +17,7 @@ def test_every_name_of_sharding_is_our_strategy_with_its_settings(name):
     assert found.offload == (name == "fsdp_cpu_offload")
 
 
-@pytest.mark.parametrize("name", ["ddp", "auto", DDPStrategy()], ids=str)
+@pytest.mark.parametrize("name", ["ddp", "auto", DDPStrategy()], ids=["ddp", "auto", "object"])
 def test_other_strategies_pass_and_refuse_what_they_do_not_read(name):
     assert chosen_strategy(name, ShardingSettings()) is name
     with pytest.raises(ConfigError, match=r"sharding\.offload is set, but trainer\.strategy is .*DDP|ddp|auto"):

@@ -98,17 +98,18 @@ def tracking_case(key: tuple[int, ...], *, size: int, jitter: float) -> Tracking
 
 
 class TrainWindows(Dataset[WindowBatch]):
-    """The batch of every training step: single frames first, then windows with a single-frame batch now and then.
+    """The batch of every training step: pairs of frames and single frames in turns, then windows, frames now and then.
 
     Args:
         seed: With the step, decides everything.
-        image_steps: Steps of the first stage, single frames.
+        pair_steps: Steps of the first stage, pairs of consecutive frames and single frames in turns. A decoder that has
+            learned boxes alone is slow to take memories in, and the other way round.
         video_steps: Steps of the second stage.
         side: Side of the frames in pixels.
-        images: Single frames in a batch.
+        images: Pairs in a batch of pairs, frames in a batch of single frames.
         window_clips: Clips in a batch of windows.
         window_frames: Frames of a window in the first half of the second stage; the whole clip in the second half.
-        image_share: Every so many steps of the second stage are single frames, so that stage one is not forgotten.
+        image_share: Every so many steps of the second stage are single frames, so that boxes are not forgotten.
         jitter: Largest move of a box's side, share of its extent.
         first_step: Step that item 0 belongs to, when a run is continued.
     """
@@ -117,7 +118,7 @@ class TrainWindows(Dataset[WindowBatch]):
         self,
         seed: int,
         *,
-        image_steps: int,
+        pair_steps: int,
         video_steps: int,
         side: int,
         images: int,
@@ -128,7 +129,7 @@ class TrainWindows(Dataset[WindowBatch]):
         first_step: int = 0,
     ) -> None:
         self._seed = seed
-        self._image_steps = image_steps
+        self._pair_steps = pair_steps
         self._video_steps = video_steps
         self._side = side
         self._images = images
@@ -139,7 +140,7 @@ class TrainWindows(Dataset[WindowBatch]):
         self._first_step = first_step
 
     def __len__(self) -> int:
-        return self._image_steps + self._video_steps - self._first_step
+        return self._pair_steps + self._video_steps - self._first_step
 
     def __getitem__(self, index: int) -> WindowBatch:
         if not 0 <= index < len(self):
@@ -150,8 +151,10 @@ class TrainWindows(Dataset[WindowBatch]):
         return draw_windows(rng, key, self._shape(rng, step), side=self._side, jitter=self._jitter)
 
     def _shape(self, rng: np.random.Generator, step: int) -> WindowShape:
-        taught = step - self._image_steps
-        if taught < 0 or taught % self._image_share == self._image_share - 1:
+        taught = step - self._pair_steps
+        if taught < 0:
+            return WindowShape(self._images, frames=2 if step % 2 == 0 else 1)
+        if taught % self._image_share == self._image_share - 1:
             return WindowShape(self._images, frames=1)
         prompts = 1 + int(rng.random() < 0.25)
         if taught < self._video_steps // 2:
@@ -191,10 +194,10 @@ class AVShapesVideoDataModule(L.LightningDataModule):
 
     Args:
         seed: With the step, decides every training batch; with an index, every held-out case.
-        image_steps: Training steps on single frames (box -> mask).
-        video_steps: Training steps after that, on windows (memory).
+        pair_steps: Training steps on pairs of frames (one look back) and single frames (box -> mask) in turns.
+        video_steps: Training steps after that, on windows.
         side: Side of the training frames in pixels; the model's image size.
-        images: Single frames in a batch.
+        images: Pairs in a batch of pairs, frames in a batch of single frames.
         window_clips: Clips in a batch of windows.
         window_frames: Frames of a window in the first half of the video steps; the whole clip of 10 frames after.
         image_share: Every so many video steps are single frames.
@@ -211,8 +214,8 @@ class AVShapesVideoDataModule(L.LightningDataModule):
         self,
         seed: int = 0,
         *,
-        image_steps: int = 2000,
-        video_steps: int = 5000,
+        pair_steps: int = 500,
+        video_steps: int = 1500,
         side: int = 128,
         images: int = 16,
         window_clips: int = 4,
@@ -232,12 +235,12 @@ class AVShapesVideoDataModule(L.LightningDataModule):
         }
         problems = [f"data.{name} must be at least 1, found {count}." for name, count in counts.items() if count < 1]
         longest = WORLDS[0].frames
-        if not 2 <= window_frames <= longest:
-            problems.append(f"data.window_frames must be 2..{longest}, found {window_frames}.")
+        if not 3 <= window_frames <= longest:
+            problems.append(f"data.window_frames must be 3..{longest}, found {window_frames}.")
         if problems:
             raise ConfigError(" ".join(problems))
         self.seed = seed
-        self.image_steps = image_steps
+        self.pair_steps = pair_steps
         self.video_steps = video_steps
         self.side = side
         self.images = images
@@ -253,7 +256,7 @@ class AVShapesVideoDataModule(L.LightningDataModule):
         """Batches from the step that training stands at; continued runs go on where they stopped."""
         windows = TrainWindows(
             self.seed,
-            image_steps=self.image_steps,
+            pair_steps=self.pair_steps,
             video_steps=self.video_steps,
             side=self.side,
             images=self.images,

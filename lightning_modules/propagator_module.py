@@ -1,4 +1,4 @@
-"""The recipe of the tiny propagator: a small SAM2 learns box -> mask on frames, then memory on windows of clips.
+"""The recipe of the tiny propagator: a small SAM2 learns box -> mask and one look back, then to follow.
 
 Trains SAM2's own classes from nothing on AVShapes clips of the seen world, saves the weights as `SAM2Propagator` reads
 them, reads them back, and measures on held-out clips what the pipeline will see (`propagator_gates`). It uses no
@@ -43,8 +43,9 @@ class PropagatorModule(L.LightningModule):
 
     Args:
         seed: Of its first weights and of the gates' clips.
-        image_steps: Steps of the first stage, box -> mask; the data module's `image_steps`.
-        video_steps: Steps of the second stage, memory; the data module's `video_steps`.
+        pair_steps: Steps of the first stage, single frames and pairs of frames whose prompted mask is remembered as
+            it truly is; the data module's `pair_steps`.
+        video_steps: Steps of the second stage, windows without any help; the data module's `video_steps`.
         learning_rate: Peak of AdamW's learning rate in the first stage; warmed up, held for half of the stage, then
             brought down to `memory_learning_rate`.
         memory_learning_rate: Learning rate at the start of the second stage, decayed to 2 % along a cosine. From
@@ -61,8 +62,8 @@ class PropagatorModule(L.LightningModule):
         self,
         seed: int = 0,
         *,
-        image_steps: int = 600,
-        video_steps: int = 2400,
+        pair_steps: int = 500,
+        video_steps: int = 1500,
         learning_rate: float = 1.2e-3,
         memory_learning_rate: float = 6e-4,
         warmup_steps: int = 60,
@@ -74,7 +75,7 @@ class PropagatorModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.seed = seed
-        self.image_steps = image_steps
+        self.pair_steps = pair_steps
         self.video_steps = video_steps
         self.learning_rate = learning_rate
         self.memory_learning_rate = memory_learning_rate
@@ -104,7 +105,7 @@ class PropagatorModule(L.LightningModule):
         """
         self._started_s = time.perf_counter()
         data = getattr(self.trainer, "datamodule", None)
-        found = {name: getattr(data, name, None) for name in ("image_steps", "video_steps")}
+        found = {name: getattr(data, name, None) for name in ("pair_steps", "video_steps")}
         problems = [
             f"model.{name} is {getattr(self, name)} and data.{name} is {steps}; set both to the same number."
             for name, steps in found.items()
@@ -117,12 +118,16 @@ class PropagatorModule(L.LightningModule):
         """Loss of one batch of windows."""
         # SAM2 chooses memories by other rules in training mode; the tiny one learns by those it is used with.
         self.predictor.eval()
-        outputs = track_window(
-            self.predictor,
-            Window(normalize_frames(batch.frames), batch.clip, batch.boxes, batch.prompted, batch.clip_frames),
+        stage = {1: "image", 2: "pair"}.get(batch.frames.shape[1], "video")
+        window = Window(
+            normalize_frames(batch.frames),
+            batch.clip,
+            batch.boxes,
+            batch.prompted,
+            batch.clip_frames,
+            known=batch.masks[:, list(batch.prompted)] if stage == "pair" else None,
         )
-        loss = window_loss(outputs, batch.masks, absent_weight=self.absent_weight)
-        stage = "image" if batch.frames.shape[1] == 1 else "video"
+        loss = window_loss(track_window(self.predictor, window), batch.masks, absent_weight=self.absent_weight)
         named = {f"loss/{stage}_mask": loss.mask, f"loss/{stage}_object": loss.object}
         seen = {f"train/{stage}_iou": loss.iou, f"train/{stage}_object_errors": loss.object_errors}
         self.log_dict(named | seen, prog_bar=True, batch_size=1)
@@ -145,10 +150,10 @@ class PropagatorModule(L.LightningModule):
             step: 0-based; steps after the second stage keep its last value.
         """
         lower = self.memory_learning_rate / self.learning_rate
-        if step < self.image_steps:
-            descent = max(0.0, 2 * step / self.image_steps - 1)
+        if step < self.pair_steps:
+            descent = max(0.0, 2 * step / self.pair_steps - 1)
             return min(1.0, (step + 1) / self.warmup_steps) * (1 - (1 - lower) * descent)
-        progress = min(1.0, (step - self.image_steps) / max(1, self.video_steps))
+        progress = min(1.0, (step - self.pair_steps) / max(1, self.video_steps))
         return lower * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
 
     def on_validation_start(self) -> None:
@@ -183,7 +188,7 @@ class PropagatorModule(L.LightningModule):
         verdict = "All gates hold" if good.are_passed else "Some gates do not hold"
         card = {
             "seed": self.seed,
-            "steps": [self.image_steps, self.video_steps],
+            "steps": [self.pair_steps, self.video_steps],
             "seconds": round(seconds),
             "bytes": (folder / WEIGHTS_FILE).stat().st_size,
             "cases": self.gate_cases,

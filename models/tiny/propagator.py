@@ -6,8 +6,11 @@ object and to ignore the box, and memory attention stays blind for long. Three c
 
 - smooth position codes in the prompt encoder, and query and key projections of the mask decoder that start equal, so
   that attention begins as similarity of position and content;
-- memory attention that starts as appearance matching: its queries are pushed through the memory encoder's own
-  projections;
+- memory attention that starts local and loud: queries and keys share a bias on fast-turning pairs of the rotary code,
+  which makes every place look at the same place of a memory first (and, pushed through the memory encoder's own
+  projections, at what looks alike), and masks weigh more than pixels in a memory. Averaged over the frame, or drowned
+  in pixels, a memory says nothing, and attention collapses before it has learned anything;
+- true masks in the memories of prompted frames at first (`Window.known`), because predicted ones are worth nothing yet;
 - an object score that starts positive.
 
 Differences from SAM2's training code: pixel loss is binary cross-entropy, not focal loss, which prefers empty masks
@@ -21,7 +24,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
 
 from models.sam2_loading import build_predictor
@@ -32,6 +35,12 @@ TINY_CONFIG = Path(__file__).with_name("propagator.yaml")
 _POSITION_SCALE = 0.35
 _SIMILARITY_GAIN = 1.5
 _MATCHING_GAIN = 4.0
+_LOCAL_BIAS = 8.0
+_LOCAL_PAIRS = 3
+"""Rotary pairs per axis that carry the bias; at side 8 they turn by 1, 0.75 and 0.56 radians per cell."""
+_VALUE_GAIN = 20.0
+_MASK_GAIN = 15.0
+_KNOWN_LOGIT = 10.0
 _OBJECT_BIAS = 2.0
 
 
@@ -45,6 +54,7 @@ class Window:
         boxes: xyxy on the prompted frames, pixels of the side.
         prompted: Positions of the prompted frames, the same for every row, ascending.
         clip_frames: Length of the clip that the window poses as.
+        known: True masks of the prompted frames, to remember instead of the predicted ones; None remembers those.
     """
 
     frames: Float[torch.Tensor, "clips frames 3 side side"]
@@ -52,6 +62,7 @@ class Window:
     boxes: Float[torch.Tensor, "rows prompts 4"]
     prompted: tuple[int, ...]
     clip_frames: int
+    known: Bool[torch.Tensor, "rows prompts side side"] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,12 +99,20 @@ def _start_mask_decoder(model: ClipPredictor) -> None:
 
 
 def _start_memory_attention(model: ClipPredictor) -> None:
-    """Queries go through the memory encoder's projections, so they meet keys that look like them."""
+    """Every place looks at the same place and at what looks alike, and learns above all whether the mask covered it."""
     encoder = model.memory_encoder
+    for part in (encoder.mask_downsampler.encoder[-1].weight, encoder.mask_downsampler.encoder[-1].bias):
+        part.mul_(_MASK_GAIN)
     into_memory = encoder.out_proj.weight[:, :, 0, 0] @ encoder.pix_feat_proj.weight[:, :, 0, 0]
     for layer in model.memory_attention.layers:
         layer.self_attn.q_proj.weight.copy_(layer.self_attn.k_proj.weight)
-        layer.cross_attn_image.q_proj.weight.copy_(_MATCHING_GAIN * layer.cross_attn_image.k_proj.weight @ into_memory)
+        cross = layer.cross_attn_image
+        cross.q_proj.weight.copy_(_MATCHING_GAIN * cross.k_proj.weight @ into_memory)
+        cross.v_proj.weight.mul_(_VALUE_GAIN)
+        # Channels (2i, 2i + 1) of the first half turn with the column, those of the second half with the row.
+        for bias in (cross.q_proj.bias, cross.k_proj.bias):
+            bias.zero_()
+            bias.view(2, -1, 2)[:, :_LOCAL_PAIRS, 0] = _LOCAL_BIAS
 
 
 def track_window(model: ClipPredictor, window: Window) -> WindowOutputs:
@@ -118,6 +137,8 @@ def track_window(model: ClipPredictor, window: Window) -> WindowOutputs:
         conditioned = _condition(model, window, memory, features, maps, frame)
         logits, iou, token, score = _decode(model, conditioned, points, maps[:-1])
         found[frame] = (logits[:, 0], iou[:, 0], score[:, 0])
+        if points is not None and window.known is not None:
+            logits, score = _certain(window.known[:, window.prompted.index(frame)], like=logits)
         key = "cond_frame_outputs" if points is not None else "non_cond_frame_outputs"
         memory[key][frame] = _remember(model, maps[-1], logits, token, score, is_prompted=points is not None)
     parts = [torch.stack([found[frame][part] for frame in range(frames)], dim=1) for part in range(3)]
@@ -171,6 +192,14 @@ def _decode(
         high_res_features=fine,
     )
     return logits.float(), iou.float(), tokens[:, 0], score.float()
+
+
+def _certain(
+    masks: Bool[torch.Tensor, "rows side side"], *, like: Float[torch.Tensor, "rows 1 height width"]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask and object logits of a decoder that knows the masks."""
+    share = F.adaptive_avg_pool2d(masks[:, None].to(like.dtype), like.shape[-2:])
+    return (2 * share - 1) * _KNOWN_LOGIT, torch.full_like(like[:, :, 0, 0], _KNOWN_LOGIT)
 
 
 def _remember(

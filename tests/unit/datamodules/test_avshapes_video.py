@@ -95,7 +95,7 @@ def test_rough_boxes_look_like_a_detectors():
     assert 0.7 < np.mean(ious) < 0.8
 
 
-TRAIN = {"image_steps": 2, "video_steps": 4, "side": SIDE, "images": 3, "window_clips": 4, "window_frames": 5}
+TRAIN = {"pair_steps": 2, "video_steps": 4, "side": SIDE, "images": 3, "window_clips": 4, "window_frames": 5}
 
 
 def train_windows(**changes) -> TrainWindows:
@@ -103,10 +103,10 @@ def train_windows(**changes) -> TrainWindows:
 
 
 def test_stages_follow_each_other():
-    """2 steps of frames; then 2 of short and 2 of whole windows, every second one of frames again. A short batch has
-    4 x 5 frames, so a batch of whole clips of 10 frames holds 2."""
+    """A step of pairs and one of frames; then 2 of short and 2 of whole windows, every second one of frames again. A
+    short batch has 4 x 5 frames, so a batch of whole clips of 10 frames holds 2."""
     shapes = [tuple(batch.frames.shape[:2]) for batch in (train_windows()[step] for step in range(6))]
-    assert shapes == [(3, 1), (3, 1), (4, 5), (3, 1), (2, 10), (3, 1)]
+    assert shapes == [(3, 2), (3, 1), (4, 5), (3, 1), (2, 10), (3, 1)]
 
 
 def test_a_continued_run_sees_what_it_would_have_seen():
@@ -173,6 +173,6 @@ def test_all_wrong_settings_are_named_at_once():
     for text in (
         "data.images must be at least 1, found 0.",
         "data.val_cases must be at least 1, found -1.",
-        "data.window_frames must be 2..10, found 11.",
+        "data.window_frames must be 3..10, found 11.",
     ):
         assert text in str(error.value)

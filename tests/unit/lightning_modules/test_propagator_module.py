@@ -88,7 +88,7 @@ def test_every_gate_counts(numbers, are_passed):
 def test_the_learning_rate_follows_both_stages():
     """Up over 4 steps, 1 until half of the first stage, down to 0.5, then along a cosine to 2 % of that."""
     module = PropagatorModule(
-        image_steps=20, video_steps=10, learning_rate=1e-3, memory_learning_rate=5e-4, warmup_steps=4
+        pair_steps=20, video_steps=10, learning_rate=1e-3, memory_learning_rate=5e-4, warmup_steps=4
     )
     assert [module.factor(step) for step in (0, 1, 3, 10)] == [0.25, 0.5, 1.0, 1.0]
     assert module.factor(15) == pytest.approx(0.75)
@@ -98,9 +98,9 @@ def test_the_learning_rate_follows_both_stages():
 
 
 def fit(folder: Path, *, steps: int = 2, **model) -> PropagatorModule:
-    module = PropagatorModule(image_steps=1, video_steps=1, gate_cases=1, export_dir=str(folder / "out"), **model)
+    module = PropagatorModule(pair_steps=1, video_steps=1, gate_cases=1, export_dir=str(folder / "out"), **model)
     data = AVShapesVideoDataModule(
-        image_steps=1, video_steps=1, images=2, window_clips=1, window_frames=2, val_cases=1, case_size=64
+        pair_steps=1, video_steps=1, images=2, window_clips=1, window_frames=3, val_cases=1, case_size=64
     )
     trainer = L.Trainer(
         accelerator="cpu",
@@ -122,7 +122,7 @@ def fit(folder: Path, *, steps: int = 2, **model) -> PropagatorModule:
 def test_the_recipe_trains_saves_and_measures(tmp_path):
     module = fit(tmp_path)
     logged = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
-    for key in ("loss/image_mask", "loss/video_mask", "loss/video_object", "val/keyframe_iou", "val/j"):
+    for key in ("loss/pair_mask", "loss/video_mask", "loss/video_object", "val/keyframe_iou", "val/j"):
         assert key in logged
     card = yaml.safe_load((tmp_path / "out" / "card.yaml").read_text())
     assert card["steps"] == [1, 1]
@@ -166,7 +166,7 @@ def test_first_weights_depend_on_the_seed_alone():
 
 
 def test_stages_must_agree_with_the_data(tmp_path):
-    module = PropagatorModule(image_steps=2, video_steps=1, export_dir=None)
+    module = PropagatorModule(pair_steps=2, video_steps=1, export_dir=None)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    with pytest.raises(ConfigError, match=r"model.image_steps is 2 and data.image_steps is 1; set both"):
-        trainer.fit(module, AVShapesVideoDataModule(image_steps=1, video_steps=1))
+    with pytest.raises(ConfigError, match=r"model.pair_steps is 2 and data.pair_steps is 1; set both"):
+        trainer.fit(module, AVShapesVideoDataModule(pair_steps=1, video_steps=1))

@@ -19,7 +19,7 @@ from models.sizes import ReasonerSizes, sizes_of
 
 _SAM2_SIZE = re.compile(r"hiera[-_](tiny|small|base[-_]plus|large|t|s|b\+|l)")
 _SAM2_SHORT = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
-_SILENT = ("revos", "mevis")
+_SILENT = ("revos", "mevis", "refcocog")
 _DETECTOR_BYTES = 1_000_000_000
 """Of a detector whose weights are not on this machine; the larger open-vocabulary ones have that much."""
 
@@ -79,14 +79,8 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
     sizes = sizes_of(path, reasoner.lora)
     is_sharded = isinstance(strategy, ShardedStrategy)
     shards = devices if is_sharded and strategy.shard_size == "all" else getattr(strategy, "shard_size", 1)
-    has_sound = getattr(data, "task", "") not in _SILENT
-    frames = data.budget.glance_frames
-    tokens = prompt_tokens(
-        sizes,
-        frames=frames,
-        pixels=data.budget.glance_max_pixels,
-        sound_s=frames / data.fps if has_sound else 0.0,
-    )
+    # Of a mixture, the source with the longest prompts and the one with the longest clips.
+    parts = list(getattr(data, "parts", {}).values()) or [data]
     load = Workload(
         devices=devices,
         is_sharded=is_sharded,
@@ -102,10 +96,10 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
         micro_batch_tokens=settings.micro_batch_tokens,
         is_merged=bool(settings.merge_adapter) and settings.engine == "shared",
         prompts=data.prompts_per_step,
-        prompt_tokens=tokens,
+        prompt_tokens=max(_prompt_tokens(sizes, part) for part in parts),
         max_new_tokens=module.sampling.max_new_tokens,
         checkpointing=reasoner.gradient_checkpointing,
-        segmenter=_segmenter(module.propagator, frames=getattr(data, "clip_frames", None) or frames),
+        segmenter=_segmenter(module.propagator, frames=max(_clip_frames(part) for part in parts)),
         detector_bytes=_detector_bytes(module.grounder),
     )
     return sizes, load
@@ -178,6 +172,17 @@ def _each_once(flags: list[str]) -> tuple[str, ...]:
     """Flags without those that a later one of the same name replaces."""
     pairs = [pair for flag in flags for pair in re.findall(r"(--\S+) (\S+)", flag)]
     return tuple(f"{name} {value}" for name, value in dict(pairs).items())
+
+
+def _prompt_tokens(sizes: ReasonerSizes, data: Any) -> int:  # noqa: ANN401
+    frames = data.budget.glance_frames
+    sound_s = 0.0 if getattr(data, "task", "") in _SILENT else frames / data.fps
+    return prompt_tokens(sizes, frames=frames, pixels=data.budget.glance_max_pixels, sound_s=sound_s)
+
+
+def _clip_frames(data: Any) -> int:  # noqa: ANN401
+    """Frames of a training clip, as far as settings say."""
+    return int(getattr(data, "clip_frames", None) or data.budget.glance_frames)
 
 
 def _optimizer_states(make: Callable[[Any], torch.optim.Optimizer]) -> int:

@@ -41,6 +41,8 @@ DECODER_BLOCK = "Qwen2_5OmniDecoderLayer"
 BLOCKS = (DECODER_BLOCK, "Qwen2_5OmniVisionBlock", "Qwen2_5OmniAudioEncoderLayer")
 """Classes whose every module is gathered on its own; found by name, because sharding renames nothing else."""
 
+_FIRST_OF_MIXED_TYPES = (2, 15)
+
 Gather = Literal["model", "layer"]
 
 
@@ -74,7 +76,8 @@ class ShardedModel:
         sharding: How to spread it.
 
     Raises:
-        ConfigError: The model has none of the blocks that are gathered one by one.
+        ConfigError: The model has none of the blocks that are gathered one by one, or this release of PyTorch cannot
+            gather its types together.
     """
 
     def __init__(self, thinker: nn.Module, sharding: Sharding) -> None:
@@ -86,7 +89,9 @@ class ShardedModel:
                 f"model.reasoner: expected a model with {DECODER_BLOCK}, found {type(thinker).__name__} without any; "
                 "it cannot be sharded. Set --trainer.strategy ddp."
             )
-        policy = CPUOffloadPolicy() if sharding.offload else OffloadPolicy()
+        _check_types(thinker)
+        has_copies = sharding.device.type != "cpu"  # only then is there anything to be quick for
+        policy = CPUOffloadPolicy(pin_memory=has_copies) if sharding.offload else OffloadPolicy()
         for module in (*blocks, thinker):
             fully_shard(module, mesh=sharding.mesh, reshard_after_forward=True, offload_policy=policy)
         self._root, self._decoder = _fsdp(thinker), [_fsdp(layer) for layer in decoder]
@@ -182,6 +187,18 @@ class ShardedModel:
         flag = torch.tensor([float(running)], device=self.sharding.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return None if running else bool(flag)
+
+
+def _check_types(thinker: nn.Module) -> None:
+    """Refuse a base and an adapter of different types where FSDP2 wants one type per group."""
+    kinds = sorted({str(parameter.dtype) for parameter in thinker.parameters()})
+    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if len(kinds) > 1 and release < _FIRST_OF_MIXED_TYPES:
+        raise ConfigError(
+            f"trainer.strategy is fsdp with weights of {' and '.join(kinds)}, which PyTorch gathers together since "
+            f"{'.'.join(map(str, _FIRST_OF_MIXED_TYPES))}; this is {torch.__version__}. Install that, or set "
+            "--trainer.strategy ddp or --model.reasoner.dtype float32."
+        )
 
 
 def _fsdp(module: nn.Module) -> FSDPModule:

@@ -24,7 +24,7 @@ from lightning_modules.trainable_state import whole
 from models.plan import parse_plan
 from models.reasoner import LoRA, Reasoner
 
-WAIT = timedelta(seconds=60)
+WAIT = timedelta(seconds=180)
 STRATEGIES: dict[str, Any] = {
     "ddp": lambda: DDPStrategy(process_group_backend="gloo", timeout=WAIT),
     "sharded": lambda: ShardedStrategy(timeout=WAIT),
@@ -87,14 +87,15 @@ def clips() -> list[Clip]:
     ]
 
 
-def module(weights: Path, **settings: Any) -> GRPOModule:
+def module(weights: Path, *, is_half: bool = False, **settings: Any) -> GRPOModule:
     """GRPO with two updates per rollout, on weights that are read from disk."""
+    sparing: dict[str, Any] = {"dtype": "bfloat16", "gradient_checkpointing": True} if is_half else {}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("lightning").setLevel(logging.ERROR)
     L.seed_everything(0, verbose=False)
     return module_of(
-        HastyReasoner(str(weights / "reasoner"), template="short", lora=LoRA(r=4, alpha=8)),
+        HastyReasoner(str(weights / "reasoner"), template="short", lora=LoRA(r=4, alpha=8), **sparing),
         rewards={"low": LowTokens(), "boxes": NeedsBoxes()},
         kind=HalfReadable,
         updates_per_rollout=2,
@@ -115,14 +116,18 @@ def run(
     resume: Path | None = None,
     callbacks: Sequence[L.Callback] = (),
     steps: int = 4,
+    is_half: bool = False,
 ) -> dict[str, Any]:
     """Two rollouts with two updates each, on the same global batch of four clips whatever the number of processes.
+
+    With `is_half` the base is bfloat16 and activations are computed again, as in the large configurations.
 
     Returns:
         Trained weights at the end, what every step logged, and what the validations before and after it found.
     """
-    trained, watch = module(weights), Watch()
+    trained, watch = module(weights, is_half=is_half), Watch()
     own = {} if strategy is None else {"strategy": strategy, "devices": world_size}
+    own |= {"precision": "bf16-mixed"} if is_half else {}
     trainer = trainer_of(
         max_steps=steps,
         callbacks=[watch, *callbacks, *([SaveFirst(save)] if save else [])],

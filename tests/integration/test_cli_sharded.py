@@ -40,14 +40,18 @@ def test_one_flag_shards_a_run_and_changes_nothing_else(
     settings = [LOW, "--model.schedule.decay=constant", "--model.schedule.warmup_steps=0"]
     assert command(["fit", *whole, *settings, "--trainer.max_steps=3"]) == 0
     capsys.readouterr()
-    assert command(["fit", *spread, *settings, "--trainer.strategy=fsdp", "--sharding.gather=layer"]) == 0
+    sparing = ["--sharding.gather=layer", "--sharding.offload=true", "--model.reasoner.gradient_checkpointing=true"]
+    assert command(["fit", *spread, *settings, "--trainer.strategy=fsdp", *sparing]) == 0
     printed = capsys.readouterr().out
     assert "sharded with FSDP2 (which is what --trainer.strategy fsdp stands for)" in printed
-    assert "gathered layer by layer in rollouts" in printed
+    assert "gathered layer by layer in rollouts, kept in the host's memory" in printed
     run = tmp_path / "spread" / "debug_fast" / "version_0"
     assert (run / "checkpoints" / "last.ckpt" / "rank-0.pt").is_file()
 
-    on = ["--trainer.strategy=auto", "--sharding.gather=model", "--trainer.max_steps=3"]
+    saved = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    assert command(["test", *saved, "--data.test_size=1"]) == 0
+
+    on = ["--trainer.strategy=auto", "--sharding.gather=model", "--sharding.offload=false", "--trainer.max_steps=3"]
     assert command(["fit", "--resume", str(run), *on]) == 0
     expected = adapter(tmp_path / "whole" / "debug_fast" / "version_0")
     found = adapter(run)

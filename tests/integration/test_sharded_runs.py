@@ -28,6 +28,8 @@ def two_ranks(rank: int, weights: Path, folder: Path) -> None:
         if name in RESUMED:
             found["resumed"] = run(weights, strategy=strategy(), rank=rank, world_size=2, resume=saved)
         torch.save(found, folder / f"{name}-{rank}.pt")
+    half = run(weights, strategy=STRATEGIES["sharded"](), rank=rank, world_size=2, steps=2, is_half=True)
+    torch.save(half, folder / f"half-{rank}.pt")
 
 
 def four_ranks(rank: int, weights: Path, folder: Path) -> None:
@@ -78,6 +80,14 @@ def test_the_ranks_had_different_work_to_do(folder: Path) -> None:
     found = [torch.load(folder / f"layer-{rank}.pt", weights_only=True)["whole"]["lengths"] for rank in (0, 1)]
     passes = [sum(max(lengths) for lengths in own.values()) for own in found]
     assert passes[0] != passes[1]
+
+
+def test_a_bfloat16_base_trains_a_float32_adapter(folder: Path) -> None:
+    found = [torch.load(folder / f"half-{rank}.pt", weights_only=True)["weights"] for rank in (0, 1)]
+    moved = [value for name, value in found[0].items() if "lora_B" in name]
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in moved)
+    assert any(value.any() for value in moved)
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 @pytest.mark.parametrize("name", RESUMED)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,6 +102,15 @@ def test_silent_data_and_whole_models_are_told_apart() -> None:
     _, load = workload(module(), data, devices=2, strategy="ddp", precision="32-true")
     assert load.prompt_tokens == 12 * 128 + 600
     assert (load.is_sharded, load.shards, load.compute_bytes, load.prompts) == (False, 1, 4, 2)
+    assert load.segmenter is not None
+    assert load.segmenter.kept_frames == 30
+
+
+def test_a_mixture_is_as_large_as_its_largest_parts() -> None:
+    parts = {"a": RefAVSDataModule(glance_frames=10), "b": ReVOSDataModule(glance_frames=4, clip_frames=30)}
+    data = SimpleNamespace(parts=parts, prompts_per_step=1)
+    _, load = workload(module(), data, devices=1, strategy="auto", precision="bf16-mixed")
+    assert load.prompt_tokens == 5 * 128 + 250 + 600
     assert load.segmenter is not None
     assert load.segmenter.kept_frames == 30
 

@@ -90,7 +90,7 @@ class ReasonerGrounder(Grounder):
                 questions = [
                     (image, BOX_QUESTION.render(descriptions[image][number].strip())) for image, number in rows
                 ]
-                texts = reasoner.generate_text(images, questions, max_new_tokens=self.max_new_tokens)
+                texts = reasoner.generate_text(list(images), questions, max_new_tokens=self.max_new_tokens)
                 for row, text in zip(rows, texts, strict=True):
                     found[row] = self._read(text, (images.shape[1], images.shape[2]))
         return [[found[image, number] for number in range(len(row))] for image, row in enumerate(descriptions)]

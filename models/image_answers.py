@@ -50,19 +50,19 @@ def shared_tower(tower: nn.Module, row_to_image: Int[Tensor, "rows"]) -> Iterato
         row_to_image: Image of each row, in any numbering; rows of one image hold equal pixels, and all images are of
             one size.
     """
-    images, place = row_to_image.unique(return_inverse=True)
+    images, place = torch.unique(row_to_image, return_inverse=True)
     first = torch.stack([(row_to_image == image).nonzero()[0, 0] for image in images])
 
     def take_distinct(
         _: nn.Module, inputs: tuple[Tensor, ...], more: dict[str, Any]
     ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         patches, *rest = inputs
-        chosen = patches.unflatten(0, (len(row_to_image), -1))[first].flatten(0, 1)
+        chosen = torch.unflatten(patches, 0, (len(row_to_image), -1))[first].flatten(0, 1)
         return (chosen, *rest), more | {"grid_thw": more["grid_thw"][first]}
 
     def give_rows(_: nn.Module, __: tuple[Tensor, ...], outputs: Any) -> Any:  # noqa: ANN401 (a tensor, or named ones)
         if isinstance(outputs, Tensor):
-            return outputs.unflatten(0, (len(images), -1))[place].flatten(0, 1)
+            return torch.unflatten(outputs, 0, (len(images), -1))[place].flatten(0, 1)
         return type(outputs)(**{name: give_rows(_, __, value) for name, value in outputs.items()})
 
     handles = tower.register_forward_pre_hook(take_distinct, with_kwargs=True), tower.register_forward_hook(give_rows)

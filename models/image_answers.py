@@ -57,12 +57,12 @@ def shared_tower(tower: nn.Module, row_to_image: Int[Tensor, "rows"]) -> Iterato
         _: nn.Module, inputs: tuple[Tensor, ...], more: dict[str, Any]
     ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         patches, *rest = inputs
-        chosen = patches.reshape(len(row_to_image), -1, *patches.shape[1:])[first].flatten(0, 1)
+        chosen = torch.unflatten(patches, 0, (len(row_to_image), -1))[first].flatten(0, 1)
         return (chosen, *rest), more | {"grid_thw": more["grid_thw"][first]}
 
     def give_rows(_: nn.Module, __: tuple[Tensor, ...], outputs: Any) -> Any:  # noqa: ANN401 (a tensor, or named ones)
         if isinstance(outputs, Tensor):
-            return outputs.reshape(len(images), -1, *outputs.shape[1:])[place].flatten(0, 1)
+            return torch.unflatten(outputs, 0, (len(images), -1))[place].flatten(0, 1)
         return type(outputs)(**{name: give_rows(_, __, value) for name, value in outputs.items()})
 
     handles = tower.register_forward_pre_hook(take_distinct, with_kwargs=True), tower.register_forward_hook(give_rows)

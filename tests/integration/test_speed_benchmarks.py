@@ -69,3 +69,16 @@ def test_the_loss_sees_what_the_sampler_saw_and_trl_does_not(tmp_path):
     assert gaps["ours"]["loss"]["max"] < 1e-4
     assert gaps["ours"]["sampling"]["max"] < 1e-4
     assert gaps["trl"]["loss"]["mean"] > 0.05
+
+
+def test_measurements_of_several_prompts_are_drawn_as_curves(tmp_path):
+    seconds = {side: {"generate": 1.0, "forward": 2.0} for side in ("trl", "ours")}
+    fixed = {"completion": 64, "group": 8, "lengths": "varied", "cache": "default"}
+    found = [
+        {"point": {"prompt": prompt, **fixed}, "run": run, "seconds": seconds, "ratios": {"step": 3.0 + run}}
+        for prompt in (512, 1024)
+        for run in range(2)
+    ]
+    (tmp_path / "trl_step.json").write_text(json.dumps({"rows": found}))
+    printed = run("plot_speed.py", f"--results={tmp_path}", f"--pictures={tmp_path}")
+    assert [Path(line).name for line in printed.split()] == ["speed_step.png"]

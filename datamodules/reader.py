@@ -72,6 +72,4 @@ class WithoutTruth(ClipReader):
             visit: As in the other reader.
         """
         clip = self._clips.clip(index, visit=visit)
-        return replace(
-            clip, is_null=False, kind=clip.split, mask_source=None, box_source=None, foreground_source=None
-        )
+        return replace(clip, is_null=False, kind=clip.split, mask_source=None, box_source=None, foreground_source=None)

@@ -10,10 +10,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from datamodules.lessons import lesson_from_labels
+from datamodules.lessons import lesson_from_labels, place
 from datamodules.records import Clip, FrameBudget, FrameGrounding, Grounding
 from datamodules.revos import ReVOS
-from datamodules.supervised import place
 from lightning_modules.sft_module import SFTModule
 from models.detector import DetectorGrounder
 from models.grounder import GroundingRequest

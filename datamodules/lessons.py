@@ -80,6 +80,24 @@ def by_expression(clip: Clip, frame: int) -> str:
     return clip.expression
 
 
+def place(clip: Clip, frame: int) -> str:
+    """Where the target is on a frame.
+
+    Args:
+        clip: With masks or boxes.
+        frame: 0-based; the target is visible on it.
+
+    Returns:
+        Left, top, right and bottom in percent of the frame, such as "12 30 55 70"; boxes of several objects are
+        separated by commas, in order of their left sides.
+    """
+    truth = clip.boxes if clip.masks is None else clip.masks
+    height, width = clip.frames.size
+    boxes = np.zeros((0, 4)) if truth is None else truth.boxes(frame)
+    percent = (100 * boxes / [width, height, width, height]).round().astype(int)
+    return ", ".join(" ".join(map(str, box)) for box in sorted(percent.tolist()))
+
+
 def lesson_from_labels(clip: Clip, *, keyframes: int, describe: Callable[[Clip, int], str] = by_expression) -> Lesson:
     """The supervised target that a benchmark's own labels give.
 

@@ -13,10 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from datamodules.avshapes.oracle import TrueDescriptions
-from datamodules.lessons import Lesson, by_expression, lesson_from_labels
+from datamodules.lessons import Lesson, by_expression, lesson_from_labels, place
 from datamodules.records import Clip
 
 Answers = Literal["labels", "oracle", "places"]
@@ -39,21 +37,3 @@ def teacher(answers: Answers, keyframes: int, root: Path) -> Callable[[Clip], Le
     elif answers == "places":
         describe = place
     return partial(lesson_from_labels, keyframes=keyframes, describe=describe)
-
-
-def place(clip: Clip, frame: int) -> str:
-    """Where the target is on a frame.
-
-    Args:
-        clip: With masks or boxes.
-        frame: 0-based; the target is visible on it.
-
-    Returns:
-        Left, top, right and bottom in percent of the frame, such as "12 30 55 70"; boxes of several objects are
-        separated by commas, in order of their left sides.
-    """
-    truth = clip.boxes if clip.masks is None else clip.masks
-    height, width = clip.frames.size
-    boxes = np.zeros((0, 4)) if truth is None else truth.boxes(frame)
-    percent = (100 * boxes / [width, height, width, height]).round().astype(int)
-    return ", ".join(" ".join(map(str, box)) for box in sorted(percent.tolist()))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from small_models import noisy_clip
 
-from datamodules.supervised import place
+from datamodules.lessons import place
 from models.grounder import GroundingRequest
 from models.places import PlacesGrounder, parse_places
 

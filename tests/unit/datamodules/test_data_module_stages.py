@@ -7,6 +7,7 @@ import pytest
 from benchmark_trees import write_video
 
 from datamodules.errors import ConfigError, MediaError
+from datamodules.mixture import MixtureDataModule
 from datamodules.modules import RefAVSDataModule, ReVOSDataModule
 
 
@@ -66,10 +67,11 @@ def test_predicting_needs_no_benchmark(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_video_that_is_not_there_is_found_before_anything_is_loaded(tmp_path):
+@pytest.mark.parametrize("module", [RefAVSDataModule, MixtureDataModule])
+def test_a_video_that_is_not_there_is_found_before_anything_is_loaded(tmp_path, module):
     """Lightning sets the data up first, then reads the weights."""
     with pytest.raises(MediaError, match=r"there is no video file .*no\.mp4.*--data\.video"):
-        RefAVSDataModule(video=str(tmp_path / "no.mp4"), expression="it").setup("predict")
+        module(video=str(tmp_path / "no.mp4"), expression="it").setup("predict")
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from lightning_modules.evaluation import place_of
 from metrics.clips import official_scores, score_clip
 from metrics.score.__main__ import score
 
-HALF = (SIZE[0] // 2, SIZE[1] // 2)
+HALF, TWICE = (SIZE[0] // 2, SIZE[1] // 2), (2 * SIZE[0], 2 * SIZE[1])
 
 
 @pytest.fixture
 def halved(refavs_root):
-    """The masks of one target lie at half the size of the frames, but for one frame."""
+    """The masks of one target lie at half the size of the frames, that of frame 4 at twice the size."""
     for index, path in enumerate(sorted((refavs_root / "gt_mask" / PLAIN / "fid_2").iterdir())):
         if index != 4:
             Image.open(path).resize(HALF[::-1], Image.Resampling.NEAREST).save(path)
@@ -28,12 +28,12 @@ def halved(refavs_root):
 
 def test_masks_come_at_the_size_of_the_frames_and_as_they_are_stored(halved):
     assert halved.masks.size == SIZE
-    assert [track.size for track in halved.masks.stored] == [SIZE if index == 4 else HALF for index in range(FRAMES)]
-    assert [track.size for track in halved.masks.subset([4, 5]).stored] == [SIZE, HALF]
+    assert [track.size for track in halved.masks.stored] == [TWICE if index == 4 else HALF for index in range(FRAMES)]
+    assert [track.size for track in halved.masks.subset([4, 5]).stored] == [TWICE, HALF]
 
 
 def test_masks_of_the_frames_size_are_kept_once(refavs_root):
-    assert RefAVS(refavs_root, split="test_s")[0].masks.stored == ()
+    assert RefAVS(refavs_root, split="test_u")[0].masks.stored == ()
 
 
 def test_what_is_written_scores_what_was_reported(halved, refavs_root, tmp_path):

@@ -41,6 +41,7 @@ from lightning_modules.cli_resume import (
     resume_command,
 )
 from lightning_modules.cli_rewards import problem, reward_flags, without_reward_flags
+from lightning_modules.cli_seeds import fill_seeds
 from lightning_modules.quiet import quiet
 from lightning_modules.two_system_module import TwoSystemModule
 from rewards.base import Reward
@@ -176,6 +177,11 @@ class OmniCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Take nothing from the checkpoint: what the command line and the files say is what runs."""
+
+    def _set_seed(self) -> None:
+        """Seed everything, and let the seeds that were left open follow."""
+        super()._set_seed()
+        fill_seeds(self.config[self.subcommand])
 
     def before_instantiate_classes(self) -> None:
         """Set the number of threads, and say what a resumed run changes."""

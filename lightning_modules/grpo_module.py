@@ -155,7 +155,7 @@ class GRPOModule(TwoSystemModule):
         judged = [PromptGroup(*row) for row in zip(prompts, map(tuple, completions), advantages, strict=True)]
         # Dropout, if there is any, must not depend on what a resumed process has drawn before.
         torch.manual_seed(
-            noise_key(seed=self.sampling.seed, rollout_step=step, sample_id="update", index=self.global_rank)
+            noise_key(seed=self.sampling.noise_seed, rollout_step=step, sample_id="update", index=self.global_rank)
         )
         with self.clock.phase("update"):
             self.self_check(self.engine, self.reasoner, judged[0], step, temperature=self.sampling.scale)
@@ -171,7 +171,7 @@ class GRPOModule(TwoSystemModule):
         """Encode a clip, and name the noise of its completions."""
         encoded: EncodedPrompt = self.reasoner.encode(self.reasoner.prepare(clip))
         keys = [
-            noise_key(seed=self.sampling.seed, rollout_step=step, sample_id=clip.id, index=index)
+            noise_key(seed=self.sampling.noise_seed, rollout_step=step, sample_id=clip.id, index=index)
             for index in range(self.grpo.group_size)
         ]
         return SampleRequest(encoded, keys)

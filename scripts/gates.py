@@ -67,7 +67,7 @@ def measure(
 ) -> ClipGates:
     """Answer one clip greedily, eight times by sampling, and once by the oracle."""
     encoded = reasoner.encode(reasoner.prepare(clip))
-    keys = [noise_key(seed=sampling.seed, rollout_step=0, sample_id=clip.id, index=index) for index in range(8)]
+    keys = [noise_key(seed=sampling.noise_seed, rollout_step=0, sample_id=clip.id, index=index) for index in range(8)]
     greedy = Sampling(max_new_tokens=sampling.max_new_tokens, temperature=0)
     engine = PlainEngine()
     completions = engine.sample(reasoner, [SampleRequest(encoded, [0])], greedy)[0]

@@ -32,8 +32,8 @@ def test_means_by_hand():
         result("a", j=0.2, f=0.4, total=2.0, value=None),
         result("b", j=0.6, f=0.8),
         result("c", "unseen", j=1.0, f=1.0, says_absent=True),
-        result("d", "null", is_null=True, s=0.5, is_null_right=False, value=3.0),
-        result("e", "null", is_null=True, s=0.0, is_null_right=True, value=4.0, says_absent=True),
+        result("d", "null", is_null=True, s=0.5, is_null_right=False, is_null_empty=True, value=3.0),
+        result("e", "null", is_null=True, s=0.0, is_null_right=True, is_null_empty=True, value=4.0, says_absent=True),
     ]
     assert evaluation_metrics(results, prefix="val/") == pytest.approx({
         "val/j": 0.6,
@@ -42,6 +42,7 @@ def test_means_by_hand():
         "val/false_absent": 1 / 3,
         "val/s": 0.25,
         "val/null_accuracy": 0.5,
+        "val/null_empty": 1.0,
         "val/seen/j": 0.4,
         "val/seen/f": 0.6,
         "val/seen/jf": 0.5,
@@ -52,6 +53,7 @@ def test_means_by_hand():
         "val/unseen/false_absent": 1.0,
         "val/null/s": 0.25,
         "val/null/null_accuracy": 0.5,
+        "val/null/null_empty": 1.0,
         "val/reward": 6 / 5,
         "val/parse_failures": 0.2,
         "val/rewards/term": 9 / 4,
@@ -94,6 +96,14 @@ def test_validation_scores_masks_and_keeps_every_clip(make_reasoner, make_clip, 
     ]
     assert kept.rollouts[0].masks is not None
     assert kept.rollout_step == 0
+
+
+def test_nonsense_about_an_absent_target_is_not_right(make_reasoner, make_clip, monkeypatch):
+    say(monkeypatch, a="nonsense", b=ABSENT)
+    module = module_of(make_reasoner(), rewards={"masks": NeedsMasks()})
+    clips = [make_clip(name, is_null=True) for name in "ab"]
+    logged = trainer_of(limit_val_batches=1.0).validate(module, loader(clips), verbose=False)[0]
+    assert (logged["val/null_accuracy"], logged["val/null_empty"]) == (0.5, 1.0)
 
 
 def test_held_out_answers_are_greedy(make_reasoner, make_clip):

@@ -25,7 +25,7 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 
 from datamodules.errors import ConfigError
 from datamodules.records import Clip
-from models.loading import find_weights
+from models.loading import check_model_type, find_weights, read_model, reading
 from models.processing import EncodedPrompt, Prompt, PromptBuilder
 from models.thinker import decoder_of, multimodal_part
 
@@ -35,6 +35,7 @@ _REQUIRED_FILES = (
     ("tokenizer.json", "vocab.json"),
     ("preprocessor_config.json", "processor_config.json"),
 )
+_MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,21 @@ class Reasoner(nn.Module):
         """Read processor and weights, freeze the base, attach the adapter. A second call does nothing.
 
         Raises:
-            ConfigError: The folder is missing, incomplete, or holds another kind of model.
+            ConfigError: The folder is missing, incomplete, lacks weights, or holds another kind of model.
         """
         if self.model is not None:
             return
-        folder = find_weights(self.path, flag="model.reasoner.path", required=_REQUIRED_FILES)
-        processor = Qwen2_5OmniProcessor.from_pretrained(folder)
-        base = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-            folder, dtype=getattr(torch, self.dtype), attn_implementation=self.attention
+        flag = "model.reasoner.path"
+        folder = find_weights(self.path, flag=flag, required=_REQUIRED_FILES)
+        check_model_type(folder, _MODEL_TYPES, flag=flag, expected="a Qwen2.5-Omni model or its thinker")
+        with reading(folder, flag=flag):
+            processor = Qwen2_5OmniProcessor.from_pretrained(folder)
+        base = read_model(
+            Qwen2_5OmniThinkerForConditionalGeneration,
+            folder,
+            flag=flag,
+            dtype=getattr(torch, self.dtype),
+            attn_implementation=self.attention,
         )
         self.attach(base, processor)
 

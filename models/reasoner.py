@@ -264,7 +264,14 @@ class Reasoner(nn.Module):
         for image in images:
             inputs = {name: value.to(self.device) for name, value in self.builder.from_image(image, question).items()}
             prompt_length = inputs["input_ids"].shape[1]
-            out = self.thinker.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+            out = self.thinker.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                # A folder's generation settings may lack the end of turn, and what comes after it is no answer.
+                eos_token_id=list(self.end_of_turn_ids),
+                pad_token_id=self.pad_id,
+            )
             answers.append(self.decode(out[0, prompt_length:]))
         return answers
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,17 +198,18 @@ class SFTModule(L.LightningModule):
         """
         lessons = [lesson_from_labels(item, self.keyframes) if isinstance(item, Clip) else item for item in batch]
         builder = self.reasoner.builder
-        prompts = [builder.media_only(lesson.clip) for lesson in lessons]
+        templates = [choose_template(builder.template, lesson.clip) for lesson in lessons]
+        prompts = [builder.media_only(x.clip, system=t.system) for x, t in zip(lessons, templates, strict=True)]
         with torch.set_grad_enabled(self.train_what == "all" and self.training):
             media = self.reasoner.encode_all(prompts)
         turns, evidence = [], []
-        for lesson in lessons:
-            asked = [TurnIds(builder.turn_ids(t.question), builder.answer_ids(t.answer)) for t in lesson.turns]
-            template = choose_template(builder.template, lesson.clip)
+        for lesson, template in zip(lessons, templates, strict=True):
+            ask = partial(builder.turn_ids, system=template.system)
+            asked = [TurnIds(ask(t.question), builder.answer_ids(t.answer)) for t in lesson.turns]
             for shown in lesson.demonstrations:
                 question = template.fill(shown.expression, lesson.clip.duration_s, builder.max_keyframes)
                 answer = render_answer(shown.segments, think=shown.thought)
-                asked.append(TurnIds(builder.turn_ids(question), builder.answer_ids(answer)))
+                asked.append(TurnIds(ask(question), builder.answer_ids(answer)))
             turns.append(asked)
             evidence.append([t.evidence for t in lesson.turns] + ["demonstration"] * len(lesson.demonstrations))
         return lessons, media, turns, evidence

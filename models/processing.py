@@ -119,16 +119,16 @@ class PromptBuilder:
         inputs.pop("attention_mask")
         return Prompt(clip.id, inputs.pop("input_ids"), inputs, has_audio=audio is not None)
 
-    def media_only(self, clip: Clip) -> Prompt:
-        """A clip's media up to the place where the question would stand, for rows that share it."""
-        prompt = self.from_question(clip, "")
+    def media_only(self, clip: Clip, *, system: str = "") -> Prompt:
+        """System text and media up to the place where the question would stand, for rows that share it."""
+        prompt = self.from_question(clip, "", system=system)
         end_id = self.tokenizer.convert_tokens_to_ids(self.processor.vision_eos_token)
         last = int((prompt.input_ids[0] == end_id).nonzero()[-1])
         return replace(prompt, input_ids=prompt.input_ids[:, : last + 1])
 
-    def turn_ids(self, question: str) -> list[int]:
+    def turn_ids(self, question: str, *, system: str = "") -> list[int]:
         """Tokens that follow the media when this is asked, up to where the answer begins."""
-        text = self._chat([{"type": "video"}, {"type": "text", "text": question}], "")
+        text = self._chat([{"type": "video"}, {"type": "text", "text": question}], system)
         after_media = text.rpartition(self.processor.vision_eos_token)[2]
         ids: list[int] = self.tokenizer(after_media, add_special_tokens=False).input_ids
         return ids

@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 from datamodules.errors import ConfigError
 from datamodules.lessons import Demonstration, Lesson, Turn
 from lightning_modules.sft_module import SFTModule
+from models.plan import parse_plan
+from models.prompts import TEMPLATES
 from models.reasoner import Reasoner
 
 
@@ -87,8 +89,22 @@ def test_a_labeled_clip_teaches_its_own_answer(make_reasoner, make_clip):
     assert evidence == [["demonstration"], ["demonstration"]]
     answers = [module.reasoner.builder.tokenizer.decode(row[0].answer) for row in turns]
     assert answers[0].count("the red circle") >= 2
-    assert "[]" in answers[1] or "absent" in answers[1] or not lessons[1].demonstrations[0].segments
-    assert answers[0] != answers[1]
+    assert not lessons[1].demonstrations[0].segments
+    shown, absent = (parse_plan(answer, fps=1.0, frames=4, max_keyframes=2) for answer in answers)
+    assert len(shown.keyframes) == 2
+    assert not shown.is_absent
+    assert absent.is_absent
+
+
+@pytest.mark.parametrize("template", ["auto", *TEMPLATES])
+def test_a_clip_is_asked_as_in_training_with_rewards_and_in_a_test(make_reasoner, make_clip, template):
+    """Token by token: the shared media and the turn behind them are the prompt that rollouts start from."""
+    reasoner = make_reasoner()
+    reasoner.builder.template = template
+    clip = make_clip()
+    _, media, turns, _ = SFTModule(reasoner).prepare([clip])
+    asked = media[0].input_ids[0].tolist() + turns[0][0].question
+    assert asked == reasoner.prepare(clip).input_ids[0].tolist()
 
 
 def test_the_loss_is_the_mean_over_answer_tokens(make_reasoner, make_clip):

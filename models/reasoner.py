@@ -62,6 +62,8 @@ class Reasoner(nn.Module):
         path: Folder with model and processor, or a hub id such as Qwen/Qwen2.5-Omni-7B.
         lora: The adapter to train; None has none, for recipes that train the base itself.
         adapter: Folder of a trained PEFT adapter to start from; None starts from a fresh one, which changes nothing.
+            `reference`, and so the KL penalty, stays the base model without any adapter: the KL begins at the distance
+            of this adapter, and beta pulls back towards the base.
         template: Prompt template: refavs, revos, short, or auto for the one that fits the clip's task.
         max_keyframes: Most moments that are asked for and used.
         dtype: Type of the frozen base weights; the adapter is always float32.

@@ -9,11 +9,14 @@ Reading is Lightning's: plain tensors and containers only (`weights_only`), unle
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from datamodules.errors import ConfigError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -47,6 +50,32 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.fsync(file.fileno())
         staged.replace(target)
         _flush_folder(target.parent)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = lambda storage, _: storage,  # noqa: ANN401 (as torch takes it)
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Args:
+            path: The file.
+            map_location: Where tensors go; by default where they are in the file.
+            weights_only: Plain tensors and containers only; None leaves it to Lightning.
+
+        Raises:
+            ConfigError: The file is no checkpoint, is broken, or holds other objects than plain ones.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only)
+        # Of a file that is no whole archive torch says so by any of the last three.
+        except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0] or "the file is empty"
+            raise ConfigError(
+                f"ckpt_path: {path} could not be read as a checkpoint ({reason}). Name another with --ckpt_path; those "
+                "of a run are in its folder checkpoints/."
+            ) from error
 
 
 def _flush_folder(folder: Path) -> None:

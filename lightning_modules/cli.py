@@ -27,7 +27,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from datamodules.errors import ConfigError, DataLayoutError, MediaError, RewardError
+from datamodules.errors import ConfigError, DataLayoutError, MediaError, RewardError, RunError
 from lightning_modules.checkpoint import AtomicCheckpointIO
 from lightning_modules.cli_messages import one_line
 from lightning_modules.cli_parser import OneLineParser, SaveRunConfig
@@ -46,7 +46,7 @@ from lightning_modules.quiet import quiet
 from lightning_modules.two_system_module import TwoSystemModule
 from rewards.base import Reward
 
-_OWN_ERRORS = (ConfigError, DataLayoutError, MediaError, RewardError, MisconfigurationException)
+_OWN_ERRORS = (ConfigError, DataLayoutError, MediaError, RewardError, RunError, MisconfigurationException)
 _CONFIG_ERRORS = (ConfigError, DataLayoutError, MisconfigurationException)
 _KEYWORDS = ("last", "best", "hpc", "registry")
 

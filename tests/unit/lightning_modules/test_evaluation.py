@@ -4,6 +4,7 @@ import pytest
 import torch
 from doubles import PLAN, LowTokens, NeedsMasks, adapter, loader, module_of, trainer_of
 
+from datamodules.errors import ConfigError
 from grpo.sampling import Sampling
 from lightning_modules.evaluation import ClipResult, EvaluationSettings, evaluation_metrics, gather_results
 from metrics.clips import ClipScores
@@ -179,7 +180,7 @@ def test_a_checkpoint_without_the_adapter_is_refused(make_reasoner, make_clip, t
     checkpoint = torch.load(tmp_path / "good.ckpt")
     del checkpoint["state_dict"][next(iter(checkpoint["state_dict"]))]
     torch.save(checkpoint, tmp_path / "bad.ckpt")
-    with pytest.raises(RuntimeError, match=r"does not fit the adapter: .*lora_A.* is missing.*--model\.reasoner\.lora"):
+    with pytest.raises(ConfigError, match=r"does not fit the adapter: .*lora_A.* is missing.*--model\.reasoner\.lora"):
         trainer_of(limit_val_batches=1.0).validate(
             module_of(make_reasoner()), loader([make_clip("a")]), ckpt_path=tmp_path / "bad.ckpt", verbose=False
         )

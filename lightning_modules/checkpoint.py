@@ -68,7 +68,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ConfigError: The file is no checkpoint, is broken, or holds other objects than plain ones.
         """
         try:
-            return super().load_checkpoint(path, map_location, weights_only)
+            return super().load_checkpoint(os.fspath(path), map_location, weights_only)
         # Of a file that is no whole archive torch says so by any of the last three.
         except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0] or "the file is empty"

@@ -2,6 +2,8 @@
 
     python benchmarks/default_run.py
 
+Needs `pip install -e ".[bench]"`.
+
 Every run is a process of its own, `python train.py fit --config configs/<name>.yaml --seed_everything <seed>`, one
 after the other. Read from its run folder: held-out scores before and after with their paired 95 % intervals, the
 training reward (mean of the first and of the last quarter of the steps), how many rewards were logged; from the

@@ -47,6 +47,9 @@ class StartBanner(Callback):
                 table.add_row(name, value)
             console.print(table)
         console.print(f"strategy: {describe_strategy(trainer)}", soft_wrap=True, highlight=False)
+        reference = kl_reference(pl_module)
+        if reference:
+            console.print(reference, soft_wrap=True, highlight=False)
         device = f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"
         console.print(f"running on {device}; logs and checkpoints in {folder or 'nowhere (no logger)'}", soft_wrap=True)
 
@@ -102,6 +105,18 @@ def batch_rows(trainer: L.Trainer, module: L.LightningModule) -> list[tuple[str,
             "until stopped" if planned is None else f"{planned} rollouts, {planned * rollouts} completions",
         ),
     ]
+
+
+def kl_reference(module: L.LightningModule) -> str:
+    """What the KL penalty holds the policy near to, where that is not where it starts; else nothing."""
+    adapter = getattr(getattr(module, "reasoner", None), "adapter", None)
+    beta = getattr(getattr(module, "grpo", None), "beta", 0.0)
+    if adapter is None or not beta:
+        return ""
+    return (
+        f"The run starts from the adapter in {adapter}, and the KL penalty (--model.grpo.beta {beta:g}) pulls towards "
+        "the base model without it: kl does not begin at 0."
+    )
 
 
 def warn_about_tiny_weights(trainer: L.Trainer, module: L.LightningModule) -> None:

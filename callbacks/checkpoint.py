@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from datamodules.errors import ConfigError
+
 
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's checkpoint callback, with defaults for long runs and no checkpoint of half a step."""
@@ -56,6 +58,21 @@ class RunCheckpoint(ModelCheckpoint):
         )
 
         self._waits_for_validation = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """As Lightning's.
+
+        Raises:
+            ConfigError: The interval falls between the optimizer steps of one rollout, where nothing can be saved.
+        """
+        updates, every = getattr(pl_module, "updates_per_batch", 1), self._every_n_train_steps
+        if stage == "fit" and every % updates:
+            raise ConfigError(
+                f"checkpoint.every_n_train_steps is {every}, but checkpoints are made between rollouts, every "
+                f"{updates} optimizer steps (model.grpo.updates_per_rollout). Set --checkpoint.every_n_train_steps "
+                f"{updates * max(1, round(every / updates))}."
+            )
+        super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int

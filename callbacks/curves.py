@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 LAYOUT: dict[str, dict[str, list[str]]] = {
     "progress": {
         "held-out J&F": [r"val/jf", r"val/j", r"val/f"],
-        "held-out absent targets": [r"val/null_accuracy", r"val/false_absent"],
+        "held-out absent targets": [r"val/null_accuracy", r"val/null_empty", r"val/false_absent"],
         "held-out reward": [r"val/reward"],
         "reward": [r"^reward$"],
         "reward terms": [r"^rewards/.+/mean"],

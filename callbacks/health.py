@@ -22,7 +22,7 @@ class HealthMonitor(Callback):
         Args:
             patience: Training steps in a row that a symptom has to last; 0 switches the monitor off.
             max_parse_failures: Share of unusable completions, 0..1, above which the answer form is lost.
-            max_kl: KL divergence from the reference in nats per token above which the policy runs away.
+            max_kl: KL divergence from the base model in nats per token above which the policy runs away.
         """
         self.patience = patience
         self.max_parse_failures = max_parse_failures
@@ -55,7 +55,7 @@ class HealthMonitor(Callback):
             "longer with --model.sampling.max_new_tokens.": (
                 values.get("completions/parse_failures", 0.0) > self.max_parse_failures
             ),
-            f"the policy has been more than {self.max_kl:g} nats per token away from where it started. Lower "
+            f"the policy has been more than {self.max_kl:g} nats per token away from the base model. Lower "
             "--model.optimizer.lr or raise --model.grpo.beta.": values.get("kl", 0.0) > self.max_kl,
             "most completions have been cut off by the token limit. Raise --model.sampling.max_new_tokens, or set "
             "--model.grpo.mask_truncated true.": values.get("completions/clipped_ratio", 0.0) > self.max_parse_failures,

@@ -99,6 +99,7 @@ def clip_values(result: ClipResult) -> dict[str, float]:
             "jf": scores.jf,
             "s": scores.s,
             "null_accuracy": scores.is_null_right,
+            "null_empty": scores.is_null_empty,
             "false_absent": None if scores.is_null else scores.says_absent,
         }
         values |= {f"{group}{name}": value for group in ("", *_groups(result)) for name, value in ours.items()}

@@ -21,7 +21,7 @@ from datamodules.loaders import LoadingDataModule
 from datamodules.order import ClipLoader, ResumableLoader, TrainOrder
 from datamodules.reader import ClipReader, WithoutTruth
 from datamodules.records import Clip, FrameBudget, Task
-from datamodules.selection import choose
+from datamodules.selection import HELD_OUT_SEED, choose
 from datamodules.serving import ClipSet, OnBadSample, read_ahead
 from datamodules.settings import check_settings
 from datamodules.supervised import Answers, teacher
@@ -69,7 +69,7 @@ class ClipDataModule(LoadingDataModule):
         fps: float = 1.0,
         clip_frames: int | None = None,
         eval_clip_frames: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         num_workers: int = 0,
         on_bad_sample: OnBadSample = "raise",
         answers: Answers | None = None,
@@ -85,9 +85,8 @@ class ClipDataModule(LoadingDataModule):
         Args:
             root: Folder of the benchmark, or "avshapes" for the generated one, which is made on first use.
             train_size: Most training prompts per epoch, drawn once with the seed; null takes all.
-            val_size: Most validation clips, drawn once with the seed; null takes all.
-            test_size: Most clips of each test split, drawn once with the seed; null takes all, as published numbers
-                require.
+            val_size: Most validation clips, drawn once and the same for every seed; null takes all.
+            test_size: Most clips of each test split, drawn likewise; null takes all, as published numbers require.
             null_fraction: Share, 0 to 1, of training prompts whose target is not there; such prompts are repeated
                 within an epoch where the split has too few. Null keeps the split's own mixture.
             val_null_fraction: The same share of the validation clips, without repeating any, so that a small
@@ -103,7 +102,8 @@ class ClipDataModule(LoadingDataModule):
             clip_frames: Most frames of a training clip, spread evenly over the video; null keeps all.
             eval_clip_frames: The same for validation, test and prediction; null keeps all, as published numbers
                 require.
-            seed: Non-negative; decides which prompts are drawn and in which order they come.
+            seed: Non-negative; decides which training prompts are drawn and in which order they come. Null takes the
+                run's --seed_everything, and 0 where there is no command line.
             num_workers: Processes that read clips ahead; 0 reads in the training process.
             on_bad_sample: What a missing or broken file does: "raise" stops the run and names it; "skip" decodes every
                 frame ahead of use, leaves a broken clip out, names it once and counts it. In training the next prompt
@@ -264,7 +264,9 @@ class ClipDataModule(LoadingDataModule):
             )
         size = self.val_size if stage == "val" else self.test_size
         share = self.val_null_fraction if stage == "val" and size is not None else None
-        return choose(reader.nulls, size=size, null_fraction=share, seed=self.seed, setting="data.val_null_fraction")
+        return choose(
+            reader.nulls, size=size, null_fraction=share, seed=HELD_OUT_SEED, setting="data.val_null_fraction"
+        )
 
     def _clips(self, stage: Stage, split: str, *, copies: int = 1) -> ClipSet:
         if (stage, split) not in self._drawn:

@@ -13,5 +13,9 @@ class MediaError(RuntimeError):
     """A frame, video, mask or sound file that is missing or cannot be decoded; the message names file and clip."""
 
 
+class RunError(RuntimeError):
+    """A training that must not go on, such as one whose gradient is no number; the message says what to change."""
+
+
 class RewardError(RuntimeError):
     """A reward that raised or returned something other than one finite float or None per rollout; names the term."""

@@ -38,7 +38,7 @@ class LoadingDataModule(L.LightningDataModule, ABC):
         budget: FrameBudget,
         fps: float,
         eval_clip_frames: int | None,
-        seed: int,
+        seed: int | None,
         num_workers: int,
         video: str | None,
         expression: str | None,
@@ -51,7 +51,7 @@ class LoadingDataModule(L.LightningDataModule, ABC):
             budget: How much of a clip each system may look at.
             fps: Frames per second at which a video file to predict is sampled.
             eval_clip_frames: Most frames of it; None keeps all.
-            seed: Of the training order.
+            seed: Of the training order; None is 0.
             num_workers: Processes that read clips ahead.
             video: Video file to predict on.
             expression: What to look for in it.
@@ -59,7 +59,7 @@ class LoadingDataModule(L.LightningDataModule, ABC):
         super().__init__()
         self.prompts_per_step, self.val_batch_size = prompts_per_step, val_batch_size
         self.budget, self.fps, self.eval_clip_frames = budget, fps, eval_clip_frames
-        self.seed, self.num_workers = seed, num_workers
+        self.seed, self.num_workers = 0 if seed is None else seed, num_workers
         self.video, self.expression = video, expression
         self._loaders: list[ClipLoader] = []
 

@@ -101,7 +101,7 @@ class MixtureDataModule(LoadingDataModule):
         close_up_max_pixels: int = 705_600,
         fps: float = 1.0,
         eval_clip_frames: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         num_workers: int = 0,
         on_bad_sample: OnBadSample = "raise",
         answers: Answers | None = None,
@@ -117,8 +117,8 @@ class MixtureDataModule(LoadingDataModule):
             root: Folder that holds refavs, revos, mevis and refcocog, or "avshapes" for the generated ones, which are
                 made on first use.
             sources: What differs between the benchmarks; `--data.sources.mevis.weight 0` drops one.
-            val_size: Most validation clips of each source, drawn once with the seed; null takes all.
-            test_size: Most clips of each test split, drawn once with the seed; null takes all, as published numbers
+            val_size: Most validation clips of each source, drawn alike for every seed; null takes all.
+            test_size: Most clips of each test split, drawn alike for every seed; null takes all, as published numbers
                 require.
             val_null_fraction: Share of the validation clips whose target is not there, in benchmarks that have such;
                 it acts only where `val_size` is set. Null keeps the mixture.
@@ -130,7 +130,8 @@ class MixtureDataModule(LoadingDataModule):
             close_up_max_pixels: Most pixels (height times width) of a keyframe that System 2 sees.
             fps: Frames per second at which a video file to predict is sampled.
             eval_clip_frames: Most frames of a clip in validation, test and prediction; null keeps all.
-            seed: Non-negative; decides which prompts are drawn and in which order they come.
+            seed: Non-negative; decides which prompts are drawn and in which order they come; null follows
+                `--seed_everything`.
             num_workers: Processes that read clips ahead; 0 reads in the training process.
             on_bad_sample: What a missing or broken file does: "raise" stops the run and names it; "skip" leaves the
                 clip out, names it once and counts it. In training another prompt of its source takes its place.

@@ -21,6 +21,7 @@ from datamodules.questions import QuestionRounds, VideoQuestions
 from datamodules.reader import ClipReader
 from datamodules.refavs import RefAVS
 from datamodules.revos import DEFAULT_FPS, ReVOS
+from datamodules.selection import HELD_OUT_SEED
 
 _HELD_OUT = 10
 """One in so many training videos of ReVOS and MeViS is held out for validation."""
@@ -89,7 +90,7 @@ class VideoDataModule(ClipDataModule):
         """Names of the videos that a stage may see; None for all."""
         if self.val_split != self.train_split or split != self.train_split:
             return None
-        order = np.random.default_rng(self.seed).permutation(len(names))
+        order = np.random.default_rng(HELD_OUT_SEED).permutation(len(names))
         held_out = frozenset(names[index] for index in order[: max(1, len(names) // _HELD_OUT)])
         return held_out if stage == "val" else frozenset(names) - held_out
 
@@ -114,9 +115,9 @@ class ReVOSDataModule(VideoDataModule):
         Args:
             root: Folder of the benchmark (holds meta_expressions_train_.json), or "avshapes" for the generated one,
                 which is made on first use.
-            val_split: Where validation clips come from. "train" holds out every tenth training video, drawn with the
-                seed. "valid" trains on all videos and validates on the benchmark's test set, so nothing may then be
-                chosen by validation scores.
+            val_split: Where validation clips come from. "train" holds out every tenth training video, the same
+                ones for every seed. "valid" trains on all videos and validates on the benchmark's test set, so nothing
+                may then be chosen by validation scores.
             fps: Frames per second that the stored frames stand for, and at which a video file to predict is sampled.
                 The release has no times; 2 is the time base of the method's authors. A generated benchmark has 1.
             clip_frames: Most frames of a training clip, spread evenly over the video; null keeps all.
@@ -182,9 +183,9 @@ class MeViSDataModule(VideoDataModule):
         Args:
             root: Folder of the benchmark (holds train, valid_u and valid), or "avshapes" for the generated one, which
                 is made on first use.
-            val_split: Where validation clips come from. "train" holds out every tenth training video, drawn with the
-                seed. "valid_u" trains on all videos and validates on the test set, so nothing may then be chosen by
-                validation scores.
+            val_split: Where validation clips come from. "train" holds out every tenth training video, the same
+                ones for every seed. "valid_u" trains on all videos and validates on the test set, so nothing may then
+                be chosen by validation scores.
             fps: Frames per second that the stored frames stand for, and at which a video file to predict is sampled.
                 The release has no times. A generated benchmark has 1.
             clip_frames: Most frames of a training clip, spread evenly over the video; null keeps all.

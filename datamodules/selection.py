@@ -8,6 +8,9 @@ import numpy as np
 
 from datamodules.errors import ConfigError
 
+HELD_OUT_SEED = 0
+"""Validation and test clips are drawn with this seed in every run, so that runs are compared on the same clips."""
+
 
 def choose(
     nulls: Sequence[bool],

@@ -25,13 +25,14 @@ class Sampling:
         max_new_tokens: Longest completion in tokens; a longer one is cut and counts as truncated.
         temperature: Divides the logits; 1 samples the policy itself, 0 takes the most probable token.
         top_p: Draw only from the smallest set of tokens with at least this probability, 0 < top_p <= 1.
-        seed: Which noise is drawn; the same seed gives the same completions, on any number of devices.
+        seed: Which noise is drawn; the same seed gives the same completions, on any number of devices. None takes the
+            run's --seed_everything, and 0 where there is no command line.
     """
 
     max_new_tokens: int = 512
     temperature: float = 1.0
     top_p: float = 1.0
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sampled.
@@ -55,6 +56,11 @@ class Sampling:
     def is_greedy(self) -> bool:
         """True when the most probable token is taken and no noise is used."""
         return self.temperature == 0
+
+    @property
+    def noise_seed(self) -> int:
+        """The seed that noise is named by."""
+        return 0 if self.seed is None else self.seed
 
     @property
     def scale(self) -> float:

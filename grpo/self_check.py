@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from datamodules.errors import RunError
 from grpo.engine import Engine, PlainEngine, ScoreRequest
 from grpo.rollout import evaluation_mode
 from grpo.update import PromptGroup
@@ -50,7 +51,7 @@ class SelfCheck:
             temperature: The one they were sampled with.
 
         Raises:
-            RuntimeError: The engine disagrees with the plain one, or sampling with scoring.
+            RunError: The engine disagrees with the plain one, or sampling with scoring.
         """
         is_due = not self.has_run or (self.every > 0 and step % self.every == 0)
         if isinstance(engine, PlainEngine) or not is_due:
@@ -66,7 +67,7 @@ def check_engine(engine: Engine, reasoner: Reasoner, group: PromptGroup, *, temp
     The plain engine scores one completion at a time, so that it needs no more memory than a row.
 
     Raises:
-        RuntimeError: As in `SelfCheck`.
+        RunError: As in `SelfCheck`.
     """
     encoded, completions = group.encoded, group.completions
     with evaluation_mode(reasoner):
@@ -99,7 +100,7 @@ def _compare(
     if value <= limit:
         return
     worst = int(difference.nan_to_num(nan=torch.inf).argmax())
-    raise RuntimeError(
+    raise RunError(
         f"expected the same log-probabilities {left[0]} and {right[0]}, found {ours[worst]:.4f} and "
         f"{theirs[worst]:.4f} nats at token {worst} of the completions of {where} ({kind} difference {value:.2g}, "
         f"at most {limit} is rounding). Train with --model.grpo.engine plain, which is slower and shares nothing, and "

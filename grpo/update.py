@@ -8,7 +8,7 @@ and speed only, because token weights come from the whole update (`grpo.losses.U
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -32,11 +32,13 @@ class PromptGroup:
         encoded: The prompt after the towers.
         completions: What was sampled.
         advantages: One per completion.
+        is_filler: It only keeps processes in step: it runs through the model, and none of its tokens is trained.
     """
 
     encoded: EncodedPrompt
     completions: tuple[Completion, ...]
     advantages: Float[Tensor, "group"]
+    is_filler: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,11 @@ def worth_training(groups: Sequence[PromptGroup], *, count: int) -> list[PromptG
         count: How many to return, so that all processes return the same number.
 
     Returns:
-        Groups with an advantage other than 0 first, then the rest; each part in the order given.
+        Groups with an advantage other than 0 first, then the rest as fillers; each part in the order given. Without
+        being marked, a filler's KL penalty would count on the one process that needs it.
     """
-    ordered = sorted(groups, key=lambda group: not bool(group.advantages.any()))
-    return ordered[:count]
+    marked = [replace(group, is_filler=not bool(group.advantages.any())) for group in groups]
+    return sorted(marked, key=lambda group: group.is_filler)[:count]
 
 
 def reference_logprobs(
@@ -168,7 +171,11 @@ def _micro_batch(groups: Sequence[PromptGroup], places: Sequence[Place], setting
     device = groups[0].encoded.embeddings.device
     completions = [groups[number].completions[index] for number, index in places]
     sampled = pad_sequence([completion.logprobs for completion in completions], batch_first=True)
-    trained = torch.tensor([0 if settings.mask_truncated and c.is_truncated else len(c.ids) for c in completions])
+    left_out = [
+        groups[number].is_filler or (settings.mask_truncated and groups[number].completions[index].is_truncated)
+        for number, index in places
+    ]
+    trained = torch.tensor([0 if out else len(c.ids) for out, c in zip(left_out, completions, strict=True)])
     requests = [
         ScoreRequest(groups[number].encoded, tuple(groups[number].completions[index].ids for _, index in same))
         for number, same in groupby(places, key=lambda place: place[0])

@@ -10,34 +10,19 @@ that several processes wrote together is read here as well, whatever the strateg
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from datamodules.errors import ConfigError
 from lightning_modules.sharded_checkpoint import is_sharded, read
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write beside the target, flush to disk, rename."""
-
-    def load_checkpoint(
-        self,
-        path: str | os.PathLike[str],
-        map_location: Any = lambda storage, _: storage,  # noqa: ANN401 (any form that torch.load takes)
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Read a checkpoint file, or the folder of a run whose weights were spread over processes.
-
-        Args:
-            path: File or folder.
-            map_location: As in `torch.load`; a folder is read to the CPU.
-            weights_only: As in `torch.load`.
-        """
-        if is_sharded(Path(path)):
-            return read(Path(path), weights_only=weights_only)
-        return super().load_checkpoint(Path(path), map_location, weights_only)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: object | None = None
@@ -67,6 +52,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.fsync(file.fileno())
         staged.replace(target)
         _flush_folder(target.parent)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = lambda storage, _: storage,  # noqa: ANN401 (as torch takes it)
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint file, or the folder of a run whose weights were spread over processes.
+
+        Args:
+            path: File or folder.
+            map_location: Where tensors go; by default where they are in the file. A folder is read to the CPU.
+            weights_only: Plain tensors and containers only; None leaves it to Lightning.
+
+        Raises:
+            ConfigError: The file is no checkpoint, is broken, or holds other objects than plain ones.
+        """
+        try:
+            if is_sharded(Path(path)):
+                return read(Path(path), weights_only=weights_only)
+            return super().load_checkpoint(os.fspath(path), map_location, weights_only)
+        # Of a file that is no whole archive torch says so by any of the last three.
+        except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0] or "the file is empty"
+            raise ConfigError(
+                f"ckpt_path: {path} could not be read as a checkpoint ({reason}). Name another with --ckpt_path; those "
+                "of a run are in its folder checkpoints/."
+            ) from error
 
 
 def _flush_folder(folder: Path) -> None:

@@ -28,7 +28,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from datamodules.errors import ConfigError, DataLayoutError, MediaError, RewardError
+from datamodules.errors import ConfigError, DataLayoutError, MediaError, RewardError, RunError
 from lightning_modules.checkpoint import AtomicCheckpointIO
 from lightning_modules.cli_messages import one_line
 from lightning_modules.cli_parser import OneLineParser, SaveRunConfig
@@ -42,13 +42,13 @@ from lightning_modules.cli_resume import (
     resume_command,
 )
 from lightning_modules.cli_rewards import problem, reward_flags, without_reward_flags
+from lightning_modules.cli_seeds import fill_seeds
 from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins
 from lightning_modules.quiet import quiet
-from lightning_modules.rank_board import RankError
 from lightning_modules.two_system_module import TwoSystemModule
 from rewards.base import Reward
 
-_OWN_ERRORS = (ConfigError, DataLayoutError, MediaError, RewardError, RankError, MisconfigurationException)
+_OWN_ERRORS = (ConfigError, DataLayoutError, MediaError, RewardError, RunError, MisconfigurationException)
 _CONFIG_ERRORS = (ConfigError, DataLayoutError, MisconfigurationException)
 _KEYWORDS = ("last", "best", "hpc", "registry")
 
@@ -180,6 +180,11 @@ class OmniCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Take nothing from the checkpoint: what the command line and the files say is what runs."""
+
+    def _set_seed(self) -> None:
+        """Seed everything, and let the seeds that were left open follow."""
+        super()._set_seed()
+        fill_seeds(self.config[self.subcommand])
 
     def before_instantiate_classes(self) -> None:
         """Set the number of threads, and say what a resumed run changes."""

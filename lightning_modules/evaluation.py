@@ -118,10 +118,10 @@ def evaluation_metrics(results: Sequence[ClipResult], *, prefix: str) -> dict[st
         prefix: What every key begins with, such as "val/".
 
     Returns:
-        Under the prefix: "j", "f", "jf" and "false_absent" over clips with a target, "s" and "null_accuracy" over null
-        clips, all in 0..1; "reward", "rewards/<term>" and "parse_failures" over all clips. The first six also per kind,
-        as "<kind>/j", and per benchmark where there are several, as "<benchmark>/j". A key that no clip counts for is
-        left out.
+        Under the prefix: "j", "f", "jf" and "false_absent" over clips with a target, "s", "null_accuracy" and
+        "null_empty" over null clips, all in 0..1; "reward", "rewards/<term>" and "parse_failures" over all clips. The
+        first seven also per kind, as "<kind>/j", and per benchmark where there are several, as "<benchmark>/j". A key
+        that no clip counts for is left out.
     """
     metrics = _score_means(results, prefix)
     for kind in sorted({result.kind for result in results}):
@@ -145,6 +145,7 @@ def _score_means(results: Iterable[ClipResult], prefix: str) -> dict[str, float]
         "false_absent": (None if score.is_null else score.says_absent for score in scores),
         "s": (score.s for score in scores),
         "null_accuracy": (score.is_null_right for score in scores),
+        "null_empty": (score.is_null_empty for score in scores),
     }
     return {key: value for name, column in columns.items() for key, value in _mean(prefix + name, column).items()}
 

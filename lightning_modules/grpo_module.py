@@ -163,7 +163,7 @@ class GRPOModule(TwoSystemModule):
         judged = [PromptGroup(*row) for row in zip(prompts, map(tuple, completions), advantages, strict=True)]
         # Dropout, if there is any, must not depend on what a resumed process has drawn before.
         torch.manual_seed(
-            noise_key(seed=self.sampling.seed, rollout_step=step, sample_id="update", index=self.global_rank)
+            noise_key(seed=self.sampling.noise_seed, rollout_step=step, sample_id="update", index=self.global_rank)
         )
         with self.clock.phase("update"), self.reasoner.gathered_ends():
             self.self_check(self.engine, self.reasoner, judged[0], step, temperature=self.sampling.scale)
@@ -188,7 +188,7 @@ class GRPOModule(TwoSystemModule):
         encoded: EncodedPrompt = self.reasoner.encode(self.reasoner.prepare(clip))
         first = repeat * self.grpo.group_size
         keys = [
-            noise_key(seed=self.sampling.seed, rollout_step=step, sample_id=clip.id, index=index)
+            noise_key(seed=self.sampling.noise_seed, rollout_step=step, sample_id=clip.id, index=index)
             for index in range(first, first + self.grpo.group_size)
         ]
         return SampleRequest(encoded, keys)
@@ -273,11 +273,24 @@ class GRPOModule(TwoSystemModule):
         return metrics | {"grad_norm": sum(norms) / len(norms), "lr": learning_rate}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen weights out, and keep the token count."""
+        """Leave the frozen weights out, and keep the token count and what rollouts are counted by."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["num_tokens"] = self.num_tokens
+        checkpoint["updates_per_rollout"] = self.updates_per_batch
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that does not hold the whole adapter, and go on counting tokens."""
+        """Refuse a checkpoint that does not hold the whole adapter, and go on counting tokens.
+
+        Raises:
+            ConfigError: The adapter does not fit, or a training would go on with other updates per rollout: rollouts
+                are counted by updates, and the noise of each is named by its number.
+        """
         super().on_load_checkpoint(checkpoint)
+        updates = checkpoint.get("updates_per_rollout", self.updates_per_batch)
+        if self._is_training and updates != self.updates_per_batch:
+            raise ConfigError(
+                f"model.grpo.updates_per_rollout is {self.updates_per_batch}, but the run that is resumed has "
+                f"{updates}. Set --model.grpo.updates_per_rollout {updates}, or start a new run from its adapter "
+                "(--model.reasoner.adapter)."
+            )
         self.num_tokens = int(checkpoint.get("num_tokens", 0))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, RunError
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> float
         The norm before clipping.
 
     Raises:
-        FloatingPointError: The norm is not finite; a step with it would destroy the weights.
+        RunError: The norm is not finite; a step with it would destroy the weights.
     """
     norm = nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)
     value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
     if not math.isfinite(value):
-        raise FloatingPointError(
+        raise RunError(
             f"expected a finite gradient norm, found {value}. Lower --model.optimizer.lr or "
             "--model.grpo.max_grad_norm, or raise --model.grpo.beta, and go on from the last checkpoint."
         )

@@ -20,11 +20,13 @@ from typing import Any
 
 import torch.distributed as dist
 
+from datamodules.errors import RunError
+
 _FAILURE = "failure"
 _ORDER = ("rollout", "System 2", "rewards", "update")
 
 
-class RankError(RuntimeError):
+class RankError(RunError):
     """Another process of the run has failed, is gone, or does not come on.
 
     Args:

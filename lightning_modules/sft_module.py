@@ -8,6 +8,7 @@ those of GRPO do; lessons that validate are read teacher-forced, which needs no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -231,11 +232,12 @@ class SFTModule(TwoSystemModule):
             media = self.reasoner.encode_all(prompts)
         turns, evidence = [], []
         for lesson, template in zip(lessons, templates, strict=True):
-            asked = [TurnIds(builder.turn_ids(t.question), builder.answer_ids(t.answer)) for t in lesson.turns]
+            ask = partial(builder.turn_ids, system=template.system)
+            asked = [TurnIds(ask(t.question), builder.answer_ids(t.answer)) for t in lesson.turns]
             for shown in lesson.demonstrations:
                 question = template.fill(shown.expression, lesson.clip.duration_s, builder.max_keyframes)
                 answer = render_answer(shown.segments, think=shown.thought)
-                asked.append(TurnIds(builder.turn_ids(question), builder.answer_ids(answer)))
+                asked.append(TurnIds(ask(question), builder.answer_ids(answer)))
             turns.append(asked)
             evidence.append([t.evidence for t in lesson.turns] + ["demonstration"] * len(lesson.demonstrations))
         return media, turns, evidence

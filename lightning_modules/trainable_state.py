@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from datamodules.errors import ConfigError
+
 
 def trainable_names(module: nn.Module) -> list[str]:
     """Names of the weights that are trained."""
@@ -32,7 +34,7 @@ def check_trainable(module: nn.Module, checkpoint: dict[str, Any]) -> None:
     """Make sure that a checkpoint holds all trained weights, in their shapes.
 
     Raises:
-        RuntimeError: Some are missing or differ in shape; the first few are named.
+        ConfigError: Some are missing or differ in shape; the first few are named.
     """
     found = checkpoint["state_dict"]
     problems = []
@@ -44,7 +46,7 @@ def check_trainable(module: nn.Module, checkpoint: dict[str, Any]) -> None:
         elif found[name].shape != parameter.shape:
             problems.append(f"{name} is {tuple(found[name].shape)}, expected {tuple(parameter.shape)}")
     if problems:
-        raise RuntimeError(
+        raise ConfigError(
             f"the checkpoint does not fit the adapter: {'; '.join(problems[:3])}"
             f"{f' and {len(problems) - 3} more' if len(problems) > 3 else ''}. It was written with other settings of "
             "--model.reasoner.lora, or by another kind of module."

@@ -210,6 +210,7 @@ class TwoSystemModule(L.LightningModule):
                 rules=rules_for(clip.task),
                 is_null=clip.is_null,
                 plan_absent=rollout.plan.is_absent,
+                plan_unparsable=rollout.plan.is_unparsable,
                 clip_id=clip.id,
                 foreground=None if self._is_training else clip.foreground,
                 place=place_of(clip),

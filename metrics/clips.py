@@ -54,7 +54,9 @@ class ClipScores:
         j: Region similarity, mean over frames, 0..1; None on null clips.
         f: F by the same rules, 0..1; None on null clips.
         s: Ref-AVS's S, 0..1, lower is better; only on null clips, and only by its rules.
-        is_null_right: The null clip was answered with an absent plan or without a mask; None on other clips.
+        is_null_right: The null clip was answered with an absent plan, or with a readable one of which nothing was
+            marked; None on other clips. An answer that cannot be read is not right: silence is no answer.
+        is_null_empty: Nothing was marked on the null clip, for whatever reason; None on other clips.
         place: Where it stands in its benchmark; None leaves it out of the official averages.
         parts: What it adds to them.
     """
@@ -67,6 +69,7 @@ class ClipScores:
     f: float | None = None
     s: float | None = None
     is_null_right: bool | None = None
+    is_null_empty: bool | None = None
     place: Place | None = None
     parts: RefAVSParts | VideoParts | None = None
 
@@ -89,6 +92,7 @@ def score_clip(
     rules: Rules,
     is_null: bool,
     plan_absent: bool,
+    plan_unparsable: bool = False,
     clip_id: str = "",
     foreground: MaskTrack | None = None,
     place: Place | None = None,
@@ -103,12 +107,14 @@ def score_clip(
         rules: Whose J and F.
         is_null: The benchmark says that the target is not in the clip.
         plan_absent: The plan says so.
+        plan_unparsable: The completion gave neither a keyframe nor an absent answer.
         clip_id: Which clip, for pairing and messages.
         foreground: Everything annotated in the video, of the same frames and size, for the robustness of ReVOS.
         place: Where it stands in its benchmark.
 
     Returns:
-        J and F for a clip with a target; S (Ref-AVS) and whether nothing was marked for a null clip.
+        J and F for a clip with a target; S (Ref-AVS), whether it was answered rightly and whether nothing was marked
+        for a null clip.
 
     Raises:
         ValueError: If a clip with a target has no ground truth, or one of other frames or size.
@@ -124,9 +130,18 @@ def score_clip(
         )
     parts = _refavs(pred, target) if rules == "refavs" else _davis(pred, target, foreground)
     if is_null:
-        is_right = plan_absent or not pred.areas.any()
-        s = parts.s if isinstance(parts, RefAVSParts) else None
-        return ClipScores(clip_id, kind, is_null, plan_absent, s=s, is_null_right=is_right, place=place, parts=parts)
+        is_empty = not pred.areas.any()
+        return ClipScores(
+            clip_id,
+            kind,
+            is_null,
+            plan_absent,
+            s=parts.s if isinstance(parts, RefAVSParts) else None,
+            is_null_right=plan_absent or (is_empty and not plan_unparsable),
+            is_null_empty=is_empty,
+            place=place,
+            parts=parts,
+        )
     return ClipScores(clip_id, kind, is_null, plan_absent, parts.j, parts.f, place=place, parts=parts)
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from datamodules.errors import ConfigError
 from models.grounder import Candidates, Grounder, TextGenerator
 from models.image_answers import rows_in_passes
-from models.loading import find_weights
+from models.loading import check_model_type, find_weights, read_model, reading
 
 OWL_TYPES = ("owlvit", "owlv2")
 DINO_TYPES = ("grounding-dino", "mm-grounding-dino")
@@ -82,19 +82,18 @@ class DetectorGrounder(Grounder):
             reasoner: Not used.
 
         Raises:
-            ConfigError: The folder does not exist, lacks files, or holds a model that is no zero-shot detector.
+            ConfigError: The folder does not exist, lacks files or weights, or holds a model that is no zero-shot
+                detector.
         """
         if self.model is not None:
             return
-        folder = find_weights(self.path, flag="model.grounder.path", required=_REQUIRED_FILES)
-        model_type = AutoConfig.from_pretrained(folder).model_type
-        if model_type not in OWL_TYPES + DINO_TYPES:
-            raise ConfigError(
-                f"model.grounder.path: {folder} holds a model of type {model_type!r}; expected a zero-shot object "
-                f"detector ({', '.join(OWL_TYPES + DINO_TYPES)}). Set --model.grounder.path to one."
-            )
+        flag = "model.grounder.path"
+        folder = find_weights(self.path, flag=flag, required=_REQUIRED_FILES)
+        check_model_type(folder, OWL_TYPES + DINO_TYPES, flag=flag, expected="a zero-shot object detector")
         processor_class: Any = AutoProcessor
-        self.use(AutoModelForZeroShotObjectDetection.from_pretrained(folder), processor_class.from_pretrained(folder))
+        with reading(folder, flag=flag):
+            processor = processor_class.from_pretrained(folder)
+        self.use(read_model(AutoModelForZeroShotObjectDetection, folder, flag=flag), processor)
 
     def use(self, model: Any, processor: Any) -> None:  # noqa: ANN401 (transformers classes without useful types)
         """Take a detector that is already there instead of loading one; it is frozen.

@@ -101,7 +101,7 @@ def _has_form(text: str) -> bool:
 def _answer_body(text: str) -> str:
     """What follows the last ``<answer>`` (or the thinking), up to the tag that closes it."""
     start = text.rfind("<answer>")
-    body = text[start + len("<answer>") :] if start >= 0 else text[text.rfind("</think>") + 1 :]
+    body = text[start + len("<answer>") :] if start >= 0 else text.rpartition("</think>")[2]
     return body.partition("</answer>")[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,6 +78,7 @@ class PromptBuilder:
         self.processor = processor
         self.template = template
         self.max_keyframes = max_keyframes
+        self._has_warned = False
         self._timing = {
             "position_id_per_seconds": config.position_id_per_seconds,
             "seconds_per_chunk": float(config.seconds_per_chunk),
@@ -102,8 +104,13 @@ class PromptBuilder:
         clip.ahead[PROMPT] = self.from_clip(clip)
 
     def from_question(self, clip: Clip, question: str, *, system: str = "") -> Prompt:
-        """Ask anything about a clip's glance and its sound."""
+        """Ask anything about a clip's glance and its sound.
+
+        The sound extractor takes so many seconds and no more; a warning names the first clip that has more.
+        """
         glance, audio = clip.glance, clip.audio
+        if audio is not None:
+            self._warn_of_unheard_sound(clip.id, len(audio))
         video = {"fps": glance.fps, "size": self._pixel_range(clip.budget.glance_max_pixels)}
         sound: dict[str, Any] = {} if audio is None else {"audio": [audio]}
         if audio is not None and _NAMES_THE_VIDEO:
@@ -120,15 +127,15 @@ class PromptBuilder:
         return Prompt(clip.id, inputs.pop("input_ids"), inputs, has_audio=audio is not None)
 
     def media_only(self, clip: Clip, *, system: str = "") -> Prompt:
-        """A clip's media up to the place where the question would stand, for rows that share it."""
+        """System text and media up to the place where the question would stand, for rows that share it."""
         prompt = self.from_question(clip, "", system=system)
         end_id = self.tokenizer.convert_tokens_to_ids(self.processor.vision_eos_token)
         last = int((prompt.input_ids[0] == end_id).nonzero()[-1])
         return replace(prompt, input_ids=prompt.input_ids[:, : last + 1])
 
-    def turn_ids(self, question: str) -> list[int]:
+    def turn_ids(self, question: str, *, system: str = "") -> list[int]:
         """Tokens that follow the media when this is asked, up to where the answer begins."""
-        text = self._chat([{"type": "video"}, {"type": "text", "text": question}], "")
+        text = self._chat([{"type": "video"}, {"type": "text", "text": question}], system)
         after_media = text.rpartition(self.processor.vision_eos_token)[2]
         ids: list[int] = self.tokenizer(after_media, add_special_tokens=False).input_ids
         return ids
@@ -154,6 +161,19 @@ class PromptBuilder:
             conversation.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         text = self.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
         return str(text[0] if isinstance(text, list) else text)
+
+    def _warn_of_unheard_sound(self, clip_id: str, samples: int) -> None:
+        """Say once that sound beyond the extractor's window, which the library cuts off, is not heard."""
+        extractor = self.processor.feature_extractor
+        if self._has_warned or samples <= extractor.n_samples:
+            return
+        self._has_warned = True
+        given, heard = samples / extractor.sampling_rate, extractor.n_samples / extractor.sampling_rate
+        warnings.warn(
+            f"{clip_id}: the model hears the first {heard:g} of {given:g} seconds of sound, and sees frames of all of "
+            "it; the same holds for every clip that is as long. Cut the file into parts to ask about all of its sound.",
+            stacklevel=2,
+        )
 
     def _pixel_range(self, max_pixels: int) -> dict[str, int]:
         """Size setting for the processor: at least one merged patch, at most the budget.

@@ -24,7 +24,7 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 from datamodules.records import Clip
 from models.adapter import LoRA, put_on, set_values
 from models.image_answers import ImageQuestion, shared_tower
-from models.loading import find_weights
+from models.loading import check_model_type, find_weights, read_model, reading
 from models.processing import PROMPT, EncodedPrompt, Prompt, PromptBuilder
 from models.sharded_loading import describe, give_memory, local_folder, read_base
 from models.sharding import ShardedModel, Sharding
@@ -39,6 +39,7 @@ _REQUIRED_FILES = (
     ("tokenizer.json", "vocab.json"),
     ("preprocessor_config.json", "processor_config.json"),
 )
+_MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 
 
 class Reasoner(nn.Module):
@@ -48,6 +49,8 @@ class Reasoner(nn.Module):
         path: Folder with model and processor, or a hub id such as Qwen/Qwen2.5-Omni-7B.
         lora: The adapter to train; None has none, for recipes that train the base itself.
         adapter: Folder of a trained PEFT adapter to start from; None starts from a fresh one, which changes nothing.
+            `reference`, and so the KL penalty, stays the base model without any adapter: the KL begins at the distance
+            of this adapter, and beta pulls back towards the base.
         template: Prompt template: refavs, revos, short, or auto for the one that fits the clip's task.
         max_keyframes: Most moments that are asked for and used.
         dtype: Type of the frozen base weights; the adapter is always float32.
@@ -87,17 +90,18 @@ class Reasoner(nn.Module):
             sharding: How the base is spread over devices; each process then reads its own share only. None reads all.
 
         Raises:
-            ConfigError: The folder is missing, incomplete, or holds another kind of model.
+            ConfigError: The folder is missing, incomplete, lacks weights, or holds another kind of model.
         """
         if self.model is not None:
             return
-        path = find_weights(self.path, flag="model.reasoner.path", required=_REQUIRED_FILES)
-        processor = Qwen2_5OmniProcessor.from_pretrained(path)
-        dtype = getattr(torch, self.dtype)
+        flag = "model.reasoner.path"
+        path = find_weights(self.path, flag=flag, required=_REQUIRED_FILES)
+        check_model_type(path, _MODEL_TYPES, flag=flag, expected="a Qwen2.5-Omni model or its thinker")
+        with reading(path, flag=flag):
+            processor = Qwen2_5OmniProcessor.from_pretrained(path)
+        thinker, dtype = Qwen2_5OmniThinkerForConditionalGeneration, getattr(torch, self.dtype)
         if sharding is None:
-            base = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-                path, dtype=dtype, attn_implementation=self.attention
-            )
+            base = read_model(thinker, path, flag=flag, dtype=dtype, attn_implementation=self.attention)
             self.attach(base, processor)
             return
         folder = local_folder(path)
@@ -265,7 +269,15 @@ class Reasoner(nn.Module):
         inputs = {name: value.to(self.device) for name, value in asked.items()}
         rows = torch.tensor([index for index, _ in questions], device=self.device)
         with shared_tower(multimodal_part(self.thinker).visual, rows):
-            out = self.thinker.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **_ALONE)
+            out = self.thinker.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                # A folder's generation settings may lack the end of turn, and what comes after it is no answer.
+                eos_token_id=list(self.end_of_turn_ids),
+                pad_token_id=self.pad_id,
+                **_ALONE,
+            )
         return [self.decode(row) for row in out[:, inputs["input_ids"].shape[1] :]]
 
 

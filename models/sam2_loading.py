@@ -23,6 +23,7 @@ from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2_video_predictor
 from yaml import YAMLError
 
 from datamodules.errors import ConfigError
+from models.loading import local_path
 from models.sam2_predictor import ClipPredictor
 
 CONFIG_FILE = "config.yaml"
@@ -70,8 +71,8 @@ def load_predictor(path: str, *, config: str | None = None) -> ClipPredictor:
     """Build a predictor and read its weights.
 
     Args:
-        path: A folder with config.yaml and model.safetensors, a released checkpoint file, or a Hugging Face id such
-            as facebook/sam2.1-hiera-large.
+        path: A folder with config.yaml and model.safetensors, a released checkpoint file (both as given, or else
+            relative to the project), or a Hugging Face id such as facebook/sam2.1-hiera-large.
         config: Name of a configuration inside the sam2 package, such as sam2.1_hiera_l; for a checkpoint file whose
             name is not a released one.
 
@@ -81,7 +82,7 @@ def load_predictor(path: str, *, config: str | None = None) -> ClipPredictor:
     Raises:
         ConfigError: Nothing usable at `path`, an unknown or needless `config`, or weights that do not fit.
     """
-    location = Path(path).expanduser()
+    location = local_path(path)
     if location.is_dir():
         return _load_folder(location, config)
     if location.is_file():

@@ -20,6 +20,8 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
+import yaml
+from jsonargparse import ArgumentParser
 
 from datamodules.avshapes.descriptions import is_right_description
 from datamodules.avshapes.make import ensure_avshapes
@@ -40,8 +42,12 @@ from models.pipeline import TwoSystemPipeline
 from models.plan import parse_plan
 from models.propagator import SAM2Propagator
 from models.reasoner import Reasoner
-from rewards import catalog
+from rewards import catalog  # noqa: F401 (a configuration names rewards by their bare names once they are imported)
+from rewards.base import Reward
 from rewards.suite import RewardSuite
+
+CONFIG = Path(__file__).parents[1] / "configs" / "refavs.yaml"
+"""The run whose start is judged; its rewards are the ones that are measured."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def measure(
 ) -> ClipGates:
     """Answer one clip greedily, eight times by sampling, and once by the oracle."""
     encoded = reasoner.encode(reasoner.prepare(clip))
-    keys = [noise_key(seed=sampling.seed, rollout_step=0, sample_id=clip.id, index=index) for index in range(8)]
+    keys = [noise_key(seed=sampling.noise_seed, rollout_step=0, sample_id=clip.id, index=index) for index in range(8)]
     greedy = Sampling(max_new_tokens=sampling.max_new_tokens, temperature=0)
     engine = PlainEngine()
     completions = engine.sample(reasoner, [SampleRequest(encoded, [0])], greedy)[0]
@@ -165,6 +171,15 @@ def report(rows: Sequence[ClipGates]) -> dict[str, float]:
     }
 
 
+def trained_rewards(config: Path) -> dict[str, Reward]:
+    """The reward terms of a run's configuration, made as the command line makes them."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--rewards", type=dict[str, Reward])
+    section = yaml.safe_load(config.read_text())["rewards"]
+    made: dict[str, Reward] = parser.instantiate_classes(parser.parse_object({"rewards": section})).rewards
+    return made
+
+
 def main() -> None:
     """Measure both benchmarks and print one table each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -185,15 +200,7 @@ def main() -> None:
     pipeline.grounder.load()
     pipeline.propagator.load()
     modules: dict[str, type[ClipDataModule]] = {"refavs": RefAVSDataModule, "revos": ReVOSDataModule}
-    suite = RewardSuite(
-        {
-            "format": catalog.FormatReward(),
-            "saliency": catalog.SaliencyReward(),
-            "alignment": catalog.AlignmentReward(),
-            "consistency": catalog.ConsistencyReward(weight=2.0),
-            "absent": catalog.NullReward(weight=2.0),
-        }
-    )
+    suite = RewardSuite(trained_rewards(CONFIG))
     for benchmark in options.benchmarks:
         data = modules[benchmark](
             **({"fps": 1.0, "clip_frames": 10} if benchmark == "revos" else {}),

@@ -193,6 +193,17 @@ def test_a_reward_that_fails_stops_the_run_with_its_name(
         command([*line, "--debug"])
 
 
+def test_a_checkpoint_that_cannot_be_used_is_one_message(
+    command: Command, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.ckpt"
+    file.write_bytes(b"no checkpoint at all")
+    assert command(["validate", *fast, f"--ckpt_path={file}"]) == 2
+    message = capsys.readouterr().err
+    assert f"error: ckpt_path: {file} could not be read as a checkpoint" in message
+    assert "Traceback" not in message
+
+
 def test_wrong_data_are_reported_in_one_block(
     command: Command, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Two processes with one prompt each make the same update as one process with both."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,22 @@ from lightning.pytorch.strategies import DDPStrategy  # noqa: E402
 from ranks import run_ranks  # noqa: E402
 from small_models import noisy_clip, random_reasoner  # noqa: E402
 
+from datamodules.records import Rollout  # noqa: E402
+
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class LowOnFirst(LowTokens):
+    """Tells the completions of clip a apart and no others, so that the other process has nothing to train."""
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        return super().__call__(rollouts) if rollouts[0].clip.id == "a" else [1.0] * len(rollouts)
+
 
 SETTINGS = {
     "grpo": {},
     "dapo": {"loss_type": "dapo", "scale_rewards": "batch", "beta": 0.0, "skip_zero_advantage": True},
+    "skip": {"skip_zero_advantage": True, "beta": 0.5, "rewards": {"low": LowOnFirst()}},
     "gspo": {"importance_level": "sequence", "micro_batch_tokens": 200, "updates_per_rollout": 2},
 }
 
@@ -29,7 +41,7 @@ PROMPTS = {"dapo": "aa"}
 def train(clips: list[object], settings: dict[str, object], **trainer_settings: object) -> dict[str, object]:
     """Two optimizer steps; weights and what was logged last."""
     torch.set_num_threads(1)
-    module, watch = module_of(random_reasoner(), rewards={"low": LowTokens()}, **settings), Watch()
+    module, watch = module_of(random_reasoner(), **{"rewards": {"low": LowTokens()}} | settings), Watch()
     trainer = trainer_of(max_steps=2, callbacks=[watch], **trainer_settings)
     trainer.fit(module, loader(clips))
     return {"weights": adapter(module), "metrics": watch.metrics[-1]}

@@ -57,6 +57,18 @@ def test_the_banner_counts_weights_and_names_the_folder(capsys: pytest.CaptureFi
     assert str(tmp_path) in printed.replace("\n", "")
 
 
+@pytest.mark.parametrize(
+    ("adapter", "beta", "is_said"), [("runs/a", 0.04, True), ("runs/a", 0.0, False), (None, 0.04, False)]
+)
+def test_a_start_that_the_penalty_pulls_away_from_is_named(
+    adapter: str | None, beta: float, is_said: bool, capsys: pytest.CaptureFixture[str], tmp_path
+) -> None:
+    module = Module()
+    module.reasoner.adapter, module.grpo = adapter, GRPOSettings(beta=beta)
+    StartBanner().on_fit_start(trainer(loggers=[Logger(Writer())], folder=None, log_dir=str(tmp_path)), module)
+    assert ("starts from the adapter in runs/a, and the KL penalty" in capsys.readouterr().out) is is_said
+
+
 def test_the_banner_can_be_off_and_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     StartBanner(enabled=False).on_fit_start(trainer(), Module())
     StartBanner().on_fit_start(trainer(is_global_zero=False), Module())

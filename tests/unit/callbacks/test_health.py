@@ -9,7 +9,7 @@ from callbacks.health import HealthMonitor
 SYMPTOMS = {
     "frac_reward_zero_std": (1.0, "nothing to learn from"),
     "completions/parse_failures": (0.6, "could not be used"),
-    "kl": (1.5, "away from where it started"),
+    "kl": (1.5, "away from the base model"),
     "completions/clipped_ratio": (0.9, "cut off by the token limit"),
 }
 

@@ -11,7 +11,8 @@ import pytest
 import torch.distributed as dist
 from stage import Logger, Writer, evaluation_of, result_of, trainer_like
 
-from callbacks.provenance import commit, file_hash
+from callbacks import provenance
+from callbacks.provenance import commit, file_hash, weights_of
 from callbacks.results import ResultsWriter, score_table
 
 RESULTS = [result_of("a", j=0.25), result_of("b", kind="unseen", j=0.75), result_of("n", kind="null", j=None)]
@@ -50,10 +51,40 @@ def test_a_test_is_printed_and_written_with_its_origin(tmp_path: Path, capsys: p
     assert origin["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert origin["config_sha256"] == hashlib.sha256(b"seed_everything: 0\n").hexdigest()
     assert origin["data_root"] == "here"
+    assert origin["weights"] == {}
     assert "| unseen | 1 | 75.0 |" in (tmp_path / "results.md").read_text()
     clips = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
     assert [clip["clip"] for clip in clips] == ["a", "b", "n"]
     assert clips[0]["j"] == 0.25
+
+
+def test_the_weights_of_every_part_are_identified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retrained weights under the same path make another origin; a part that shares weights has no path."""
+    file = tmp_path / "reasoner" / "model.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"first")
+    cached = tmp_path / "models--owner--name" / "refs" / "main"
+    cached.parent.mkdir(parents=True)
+    cached.write_text("abc123")
+    monkeypatch.setattr(provenance, "HF_HUB_CACHE", str(tmp_path))
+    parts = {"reasoner": SimpleNamespace(path=str(file.parent), adapter="owner/tuned"), "grounder": SimpleNamespace()}
+    module = SimpleNamespace(**parts, propagator=SimpleNamespace(path="owner/name"))
+    first = weights_of(module)
+    assert first == {
+        "reasoner": {
+            "path": str(file.parent),
+            "files": {"model.safetensors": {"bytes": 5, "sha256": hashlib.sha256(b"first").hexdigest()}},
+        },
+        "propagator": {"path": "owner/name", "revision": "abc123"},
+        "adapter": {"path": "owner/tuned", "revision": None},
+    }
+    file.write_bytes(b"other")
+    assert weights_of(module) != first
+    monkeypatch.setattr(provenance, "MAX_HASHED", 4)
+    assert set(weights_of(module)["reasoner"]["files"]["model.safetensors"]) == {"bytes", "changed"}
+    assert weights_of(SimpleNamespace(reasoner=SimpleNamespace(path="owner/none"))) == {
+        "reasoner": {"path": "owner/none", "revision": None}
+    }
 
 
 def test_only_a_validation_of_its_own_is_reported(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.interrupt import GracefulInterrupt
+from datamodules.errors import ConfigError
 
 
 class Net(L.LightningModule):
@@ -53,6 +54,16 @@ def fit(net: Net, folder, *, resume: bool = False, validate_every: int | None = 
 
 def saved_step(folder) -> int:
     return torch.load(folder / "last.ckpt", weights_only=True)["global_step"]
+
+
+@pytest.mark.parametrize(("every", "updates", "cure"), [(10, 3, 9), (8, 3, 9), (1, 4, 4)])
+def test_an_interval_within_a_rollout_is_refused(tmp_path, every: int, updates: int, cure: int) -> None:
+    net = Net()
+    net.updates_per_batch = updates
+    checkpoint = RunCheckpoint(str(tmp_path), every_n_train_steps=every)
+    trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[checkpoint])
+    with pytest.raises(ConfigError, match=rf"is {every}, but .* every {updates} .*every_n_train_steps {cure}\.$"):
+        trainer.fit(net, DataLoader(torch.ones(4, 1)))
 
 
 def test_ctrl_c_ends_the_step_saves_and_stops(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

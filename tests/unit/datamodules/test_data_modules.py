@@ -88,6 +88,13 @@ def test_training_sizes_draw_a_fixed_set(refavs_root):
     assert len(ids(refavs(refavs_root).train_dataloader())) == 4
 
 
+def test_held_out_clips_are_the_same_for_every_seed(refavs_root):
+    """One of two clips is drawn; over ten seeds a draw by the seed would show both."""
+    drawn = [refavs(refavs_root, seed=seed, val_size=1, val_null_fraction=None) for seed in range(10)]
+    assert len({tuple(ids(module.val_dataloader())) for module in drawn}) == 1
+    assert len({tuple(ids(module.train_dataloader())) for module in drawn}) > 1
+
+
 @pytest.mark.parametrize(("share", "nulls"), [(None, 2), (0.0, 0), (0.75, 6)])
 def test_the_share_of_null_prompts_is_set_per_epoch(refavs_root, share, nulls):
     """Two prompts with a target and two without; a share of 3/4 beside two prompts needs six."""

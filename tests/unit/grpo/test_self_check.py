@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_models import random_prompt, random_reasoner
 
+from datamodules.errors import RunError
 from grpo.engine import Engine, PlainEngine, SampleRequest, ScoreRequest
 from grpo.logprobs import TokenLogprobs
 from grpo.sampling import Sampling
@@ -58,13 +59,13 @@ def test_a_wrong_score_stops_with_both_numbers_and_the_flag(reasoner, group, by)
     right = float(PlainEngine().score(reasoner.eval(), [request], temperature=0.7).logprobs[1, 0])
     reasoner.train()
     pattern = rf"{right + by:.4f} and {right:.4f} nats at token {place} .* clip prompt 0 .*--model\.grpo\.engine plain"
-    with pytest.raises(RuntimeError, match=pattern):
+    with pytest.raises(RunError, match=pattern):
         check_engine(Off(by), reasoner, group, temperature=0.7)
 
 
 def test_sampling_is_held_against_scoring(reasoner, group):
     """Numbers that were sampled at another temperature."""
-    with pytest.raises(RuntimeError, match="when sampled and when scored"):
+    with pytest.raises(RunError, match="when sampled and when scored"):
         check_engine(SharedEngine(), reasoner, group, temperature=1.0)
 
 
@@ -72,7 +73,7 @@ def test_half_precision_may_differ_in_single_tokens(reasoner, group):
     """0.2 nats at one of some fifteen tokens is 0.013 in the mean; 2 nats are too much."""
     with torch.autocast("cpu", torch.bfloat16):
         check_engine(Off(0.2), reasoner, group, temperature=0.7)
-        with pytest.raises(RuntimeError, match="mean difference"):
+        with pytest.raises(RunError, match="mean difference"):
             check_engine(Off(2.0), reasoner, group, temperature=0.7)
 
 

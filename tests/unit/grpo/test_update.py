@@ -94,6 +94,13 @@ def test_groups_that_teach_something_come_first():
     assert [g.encoded.clip_id for g in worth_training(groups, count=2)] == ["b", "a"]
 
 
+def test_what_only_keeps_processes_in_step_is_not_trained():
+    groups = [group("a", (2, 1), (0.0, 0.0)), group("b", (1, 2), (1.0, -1.0))]
+    micros = cut_by(PlainEngine(), worth_training(groups, count=2), 100)
+    assert names(micros) == [[("b", 2), ("a", 2)]]
+    assert micros[0].mask.tolist() == [[True, False], [True, True], [False, False], [False, False]]
+
+
 def test_the_reference_has_no_gradient_and_no_adapter(make_reasoner, make_clip):
     trained, fresh = make_reasoner(adapter_scale=0.2), make_reasoner(adapter_scale=0.0)
     completions = tuple(Completion(torch.tensor(ids), torch.zeros(len(ids)), False) for ids in ([5, 6], [7]))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from datamodules.errors import ConfigError
 from lightning_modules.checkpoint import AtomicCheckpointIO
 
 
@@ -44,6 +45,17 @@ def test_the_bytes_reach_the_disk_before_the_name_changes(tmp_path: Path, monkey
     monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), rename(self, target)))
     AtomicCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
     assert events == ["flush", "rename", "flush"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", None])
+def test_a_file_that_cannot_be_read_is_named_with_the_flag(tmp_path: Path, content: bytes | None) -> None:
+    """An empty file, another file, and a checkpoint of which the second half is missing."""
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.arange(1000)}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ConfigError, match=r"^ckpt_path: .*last\.ckpt could not be read as a checkpoint \(.+\)\. Name"):
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=True)
 
 
 def test_remote_storage_options_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from doubles import PLAN, LowTokens, NeedsMasks, adapter, loader, module_of, trainer_of
 
+from datamodules.errors import ConfigError
 from grpo.sampling import Sampling
 from lightning_modules.evaluation import ClipResult, EvaluationSettings, evaluation_metrics, gather_results
 from metrics.clips import ClipScores
@@ -33,8 +34,8 @@ def test_means_by_hand():
         result("a", j=0.2, f=0.4, total=2.0, value=None),
         result("b", j=0.6, f=0.8),
         result("c", "unseen", j=1.0, f=1.0, says_absent=True),
-        result("d", "null", is_null=True, s=0.5, is_null_right=False, value=3.0),
-        result("e", "null", is_null=True, s=0.0, is_null_right=True, value=4.0, says_absent=True),
+        result("d", "null", is_null=True, s=0.5, is_null_right=False, is_null_empty=True, value=3.0),
+        result("e", "null", is_null=True, s=0.0, is_null_right=True, is_null_empty=True, value=4.0, says_absent=True),
     ]
     assert evaluation_metrics(results, prefix="val/") == pytest.approx({
         "val/j": 0.6,
@@ -43,6 +44,7 @@ def test_means_by_hand():
         "val/false_absent": 1 / 3,
         "val/s": 0.25,
         "val/null_accuracy": 0.5,
+        "val/null_empty": 1.0,
         "val/seen/j": 0.4,
         "val/seen/f": 0.6,
         "val/seen/jf": 0.5,
@@ -53,6 +55,7 @@ def test_means_by_hand():
         "val/unseen/false_absent": 1.0,
         "val/null/s": 0.25,
         "val/null/null_accuracy": 0.5,
+        "val/null/null_empty": 1.0,
         "val/reward": 6 / 5,
         "val/parse_failures": 0.2,
         "val/rewards/term": 9 / 4,
@@ -95,6 +98,14 @@ def test_validation_scores_masks_and_keeps_every_clip(make_reasoner, make_clip, 
     ]
     assert kept.rollouts[0].masks is not None
     assert kept.rollout_step == 0
+
+
+def test_nonsense_about_an_absent_target_is_not_right(make_reasoner, make_clip, monkeypatch):
+    say(monkeypatch, a="nonsense", b=ABSENT)
+    module = module_of(make_reasoner(), rewards={"masks": NeedsMasks()})
+    clips = [make_clip(name, is_null=True) for name in "ab"]
+    logged = trainer_of(limit_val_batches=1.0).validate(module, loader(clips), verbose=False)[0]
+    assert (logged["val/null_accuracy"], logged["val/null_empty"]) == (0.5, 1.0)
 
 
 def test_held_out_answers_are_greedy(make_reasoner, make_clip):
@@ -170,7 +181,7 @@ def test_a_checkpoint_without_the_adapter_is_refused(make_reasoner, make_clip, t
     checkpoint = torch.load(tmp_path / "good.ckpt")
     del checkpoint["state_dict"][next(iter(checkpoint["state_dict"]))]
     torch.save(checkpoint, tmp_path / "bad.ckpt")
-    with pytest.raises(RuntimeError, match=r"does not fit the adapter: .*lora_A.* is missing.*--model\.reasoner\.lora"):
+    with pytest.raises(ConfigError, match=r"does not fit the adapter: .*lora_A.* is missing.*--model\.reasoner\.lora"):
         trainer_of(limit_val_batches=1.0).validate(
             module_of(make_reasoner()), loader([make_clip("a")]), ckpt_path=tmp_path / "bad.ckpt", verbose=False
         )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from doubles import adapter, fit, module_of
 
+from datamodules.errors import RunError
 from grpo.engine import PlainEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -78,5 +79,5 @@ def test_an_engine_that_is_wrong_stops_the_run(make_reasoner, clips, monkeypatch
     score = module.engine.score
     wrong = lambda *a, **k: replace(s := score(*a, **k), logprobs=s.logprobs * 1.01)  # noqa: E731
     monkeypatch.setattr(module.engine, "score", wrong)
-    with pytest.raises(RuntimeError, match=r"clip a .*Train with --model\.grpo\.engine plain"):
+    with pytest.raises(RunError, match=r"clip a .*Train with --model\.grpo\.engine plain"):
         fit(module, clips, 1)

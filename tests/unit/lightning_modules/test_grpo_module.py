@@ -226,6 +226,17 @@ def test_masked_truncated_completions_are_not_trained(make_reasoner, clips):
     assert all(torch.equal(value, before[name]) for name, value in adapter(module).items())
 
 
+def test_a_run_goes_on_with_the_updates_per_rollout_that_it_was_counted_in(make_reasoner, clips, tmp_path):
+    """Two updates are one rollout of two or two of one, and the number of the rollout names its noise."""
+    trainer = trainer_of(max_steps=2)
+    trainer.fit(module_of(make_reasoner(), updates_per_rollout=2), loader(clips))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(ConfigError, match=r"updates_per_rollout is 1, but the run that is resumed has 2\. Set"):
+        trainer_of(max_steps=4).fit(module_of(make_reasoner()), loader(clips), ckpt_path=tmp_path / "a.ckpt")
+    validating = trainer_of(limit_val_batches=1)
+    validating.validate(module_of(make_reasoner()), loader(clips), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+
+
 def test_phases_are_announced_in_order(make_reasoner, clips):
     module, heard = module_of(make_reasoner()), []
     module.clock.listeners.append(heard.append)

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from datamodules.errors import ConfigError
 from datamodules.lessons import Demonstration, Lesson, Turn, lesson_from_labels
 from lightning_modules.sft_module import SFTModule
+from models.plan import parse_plan
 from models.prompts import choose_template
 from models.reasoner import Reasoner
 
@@ -91,7 +92,10 @@ def test_a_labeled_clip_teaches_its_own_answer(make_reasoner, make_clip):
     assert evidence == [["demonstration"], ["demonstration"]]
     answers = [module.reasoner.builder.tokenizer.decode(row[0].answer) for row in turns]
     assert answers[0].count("the red circle") >= 2
-    assert "absent" in answers[1]
+    shown, absent = (parse_plan(answer, fps=1.0, frames=4, max_keyframes=2) for answer in answers)
+    assert shown.keyframes
+    assert not shown.is_absent
+    assert absent.is_absent
 
 
 @pytest.mark.parametrize("template", ["short", "refavs", "revos"])

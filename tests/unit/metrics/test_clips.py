@@ -60,6 +60,20 @@ def test_null_clips_have_no_j_but_s_and_an_answer():
     assert score(square(), is_null=True).s is None
 
 
+def test_silence_is_no_answer():
+    """An unreadable completion leaves the frame empty, which is what S measures, and is not right."""
+    gibberish = score(nothing(), rules="refavs", is_null=True, plan_unparsable=True)
+    unmarked = score(nothing(), rules="refavs", is_null=True)
+    wrong = score(square(), rules="refavs", is_null=True)
+    assert [(one.is_null_right, one.is_null_empty) for one in (gibberish, unmarked, wrong)] == [
+        (False, True),
+        (True, True),
+        (False, False),
+    ]
+    assert gibberish.s == 0
+    assert score(square(), square()).is_null_empty is None
+
+
 def test_an_absent_plan_is_right_on_a_null_clip_whatever_the_masks():
     assert score(square(), None, is_null=True, plan_absent=True).is_null_right
 

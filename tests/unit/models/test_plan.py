@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.records import Segment
-from models.plan import MAX_CHARACTERS, clock, parse_plan, render_answer
+from models.plan import MAX_CHARACTERS, _answer_body, clock, parse_plan, render_answer
 
 
 def parse(answer, *, think="looks", fps=1.0, frames=10, max_keyframes=4):
@@ -33,6 +33,11 @@ def test_objects_may_come_with_or_without_commas_and_list(separator, brackets):
     plan = parse(brackets.replace("{}", body))
     assert [(k.frame, k.description) for k in plan.keyframes] == [(1, "early"), (7, "late")]
     assert plan.parse.objects == plan.parse.complete == plan.parse.in_clip == 2
+
+
+@pytest.mark.parametrize("thought", ["<think>a</think>", ""])
+def test_an_answer_without_its_tag_begins_behind_the_thinking(thought):
+    assert _answer_body(f"{thought}[1, 2]</answer> more") == "[1, 2]"
 
 
 def test_repeated_frames_are_counted_and_dropped():

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from datamodules.errors import ConfigError
-from models import sam2_loading
+from models import loading, sam2_loading
 from models.propagator import SAM2Propagator
 from models.sam2_loading import build_predictor, load_predictor, released_configs, save_predictor
 from models.sam2_predictor import ClipPredictor
@@ -30,6 +30,13 @@ def test_a_saved_folder_loads_with_weights_rounded_to_half(folder, predictor):
         assert loaded.state_dict()[name].dtype == torch.float32
         assert torch.equal(loaded.state_dict()[name], tensor.half().float()), name
     assert not loaded.training
+
+
+def test_a_shipped_folder_is_found_from_any_directory(folder, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(loading, "PROJECT_ROOT", folder.parent)
+    assert isinstance(load_predictor("weights"), ClipPredictor)
 
 
 def test_the_propagator_loads_and_freezes(folder):

@@ -293,7 +293,7 @@ def run(arguments: Sequence[str], *, callbacks: Mapping[str, type[Callback]]) ->
     except _OWN_ERRORS as error:
         if "--debug" in arguments:
             raise
-        if not (isinstance(error, RankError) and error.is_said):
+        if not getattr(error, "is_said", False):
             sys.stderr.write(f"error: {error}\n")
         return 2 if isinstance(error, _CONFIG_ERRORS) else 1
     return 0

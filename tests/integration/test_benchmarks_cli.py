@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from datamodules.avshapes.make import ensure_avshapes
 from datamodules.masks import MaskTrack
 from datamodules.records import Clip, Grounding
 from metrics.score.__main__ import main as score
@@ -83,7 +85,7 @@ def test_the_scorer_finds_in_the_files_what_test_reports(
     assert {path.name for path in predictions.iterdir()} == set(SPLITS[benchmark])
     assert any(np.asarray(Image.open(path)).any() for path in predictions.rglob("*.png")), "something was marked"
 
-    (root,) = benchmark_cache.glob(f"{benchmark}-*")
+    root = ensure_avshapes(benchmark, sizes=yaml.safe_load(SIZES[benchmark]), cache_dir=benchmark_cache)
     arguments = [f"--root={root}", f"--predictions={predictions}", f"--out={tmp_path / 'scores.json'}", "--workers=1"]
     assert score([benchmark, *arguments]) == 0
     scored = json.loads((tmp_path / "scores.json").read_text())["scores"]

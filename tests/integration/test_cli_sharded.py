@@ -37,7 +37,7 @@ def test_one_flag_shards_a_run_and_changes_nothing_else(
     whole = fast_flags(weights, benchmark_cache, tmp_path / "whole")
     spread = fast_flags(weights, benchmark_cache, tmp_path / "spread")
     # A flat learning rate, so that a run that is prolonged goes on as one that was longer from the start.
-    settings = [LOW, "--model.schedule.decay=constant", "--model.schedule.warmup_steps=0"]
+    settings = [LOW, "--model.optimizer.lr=3e-4", "--model.schedule.decay=constant", "--model.schedule.warmup_steps=0"]
     assert command(["fit", *whole, *settings, "--trainer.max_steps=3"]) == 0
     capsys.readouterr()
     sparing = ["--sharding.gather=layer", "--sharding.offload=true", "--model.reasoner.gradient_checkpointing=true"]

@@ -4,6 +4,8 @@ Style inside a file (types, docstrings, complexity) is the linter's work; what i
 """
 
 import ast
+import builtins
+import dis
 import re
 import sys
 import tokenize
@@ -11,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -88,6 +91,20 @@ def our_imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", [*sources(), *sorted((ROOT / "tests").rglob("*.py"))], ids=name)
 def test_no_file_is_longer_than_a_person_reads_in_one_go(path: Path) -> None:
     assert len(path.read_text().splitlines()) < MAX_LINES
+
+
+@pytest.mark.parametrize("path", [*sources(), *sorted((ROOT / "tests").rglob("*.py"))], ids=name)
+def test_every_name_is_defined(path: Path) -> None:
+    """The linter cannot look for it: axis words of array types look like undefined names to it."""
+    codes = [compile(path.read_text(), path.name, "exec")]
+    known, used = {*dir(builtins), "__file__", "__annotations__"}, set()
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        for step in dis.get_instructions(code):
+            # Names that a class body stores count as known as well, which is more than Python allows.
+            known |= {step.argval} if step.opname in ("STORE_NAME", "STORE_GLOBAL") else set()
+            used |= {step.argval} if step.opname in ("LOAD_NAME", "LOAD_GLOBAL") else set()
+    assert used <= known
 
 
 @pytest.mark.parametrize("package", PACKAGES)

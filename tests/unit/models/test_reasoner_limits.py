@@ -37,9 +37,9 @@ def test_an_answer_about_an_image_ends_with_the_turn(make_reasoner, make_clip, m
 
     monkeypatch.setattr(reasoner.thinker, "generate", watched)
     reasoner.thinker.generation_config.eos_token_id = None
-    reasoner.generate_text([image], "where", max_new_tokens=4)
+    reasoner.generate_text([image], [(0, "where")], max_new_tokens=4)
     first = produced[0][0]
     assert len(produced[0]) == 4
     monkeypatch.setattr(type(reasoner), "end_of_turn_ids", (first,))
-    reasoner.generate_text([image], "where", max_new_tokens=4)
+    reasoner.generate_text([image], [(0, "where")], max_new_tokens=4)
     assert produced[1] == [first]

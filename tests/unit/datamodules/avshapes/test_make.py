@@ -142,7 +142,7 @@ def test_wrong_settings_are_named_together_before_anything_is_written(tmp_path):
 
 
 def test_an_unknown_benchmark_is_refused():
-    with pytest.raises(ConfigError, match="benchmark must be one of refavs, revos, mevis, found 'ytvos'"):
+    with pytest.raises(ConfigError, match="benchmark must be one of refavs, revos, mevis, refcocog, found 'ytvos'"):
         make_settings("ytvos")
 
 

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 
 from datamodules.kept_frames import KeptFrames
 from datamodules.media import FolderFrames
+from datamodules.mixture import MixtureDataModule
 from datamodules.modules import RefAVSDataModule
 from datamodules.order import ClipLoader, EvalOrder
 from datamodules.records import Clip, FrameBudget
@@ -17,7 +19,7 @@ from datamodules.serving import ClipSet
 from datamodules.video import SingleClip
 from grpo.settings import GRPOSettings
 from lightning_modules.grpo_module import GRPOModule
-from lightning_modules.reading_ahead import ReadAhead
+from lightning_modules.reading_ahead import ReadAhead, let_loaders_prepare
 from models.processing import PromptBuilder
 from rewards.consistency import ConsistencyReward
 from rewards.format import FormatReward
@@ -75,7 +77,13 @@ def test_a_module_asks_its_data_module_as_far_as_masks_are_needed(make_reasoner,
 
 def test_data_of_another_kind_is_left_alone(make_reasoner):
     module = GRPOModule(make_reasoner(), grounder=FixedGrounder(), propagator=BoxPropagator())
-    module._trainer = SimpleNamespace(datamodule=None, state=SimpleNamespace(fn="fit"))
+    module.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     module.configure_model()
-    module._trainer = None
-    module.configure_model()
+    assert module.trainer.datamodule is None
+
+
+def test_every_source_of_a_mixture_is_read_ahead(make_reasoner):
+    data = MixtureDataModule()
+    let_loaders_prepare(data, make_reasoner().builder, has_masks=True)
+    assert len(data.parts) == 4
+    assert all(isinstance(part.prefetch, ReadAhead) for part in data.parts.values())

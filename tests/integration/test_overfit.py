@@ -1,0 +1,24 @@
+"""Learning, end to end: on four prompts that come again and again, the reward has to rise."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def test_the_reward_rises_on_prompts_that_come_again(
+    command: Callable[[Sequence[str]], int], benchmark_cache: Path, tmp_path: Path
+) -> None:
+    given = ["--config=configs/refavs.yaml", "--config=configs/debug/overfit.yaml"]
+    places = [f"--trainer.logger.save_dir={tmp_path}", f"--data.avshapes_cache={benchmark_cache}"]
+    assert command(["fit", *given, *places]) == 0
+
+    events = EventAccumulator(str(tmp_path / "debug_overfit" / "version_0"))
+    events.Reload()
+    rewards = np.array([event.value for event in events.Scalars("reward")])
+    assert len(rewards) == 30
+    first, last = rewards[:6], rewards[-6:]
+    # The same prompts at every step: what differs is the policy and the noise of 32 completions a step.
+    noise = np.sqrt(first.var(ddof=1) / len(first) + last.var(ddof=1) / len(last))
+    assert last.mean() - first.mean() > max(0.2, 3 * noise)

@@ -18,15 +18,23 @@ from grpo.packing import pack, packed_logprobs
 from grpo.prefix_attention import Run
 from models.reasoner import Reasoner
 
-GROUPS = st.lists(
-    st.tuples(st.integers(2, 20), st.lists(st.integers(1, 12), min_size=1, max_size=5)), min_size=1, max_size=3
-)
+LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=5)
+GROUPS = st.lists(st.tuples(st.integers(2, 20), LENGTHS), min_size=1, max_size=3)
+LONGER_GROUPS = st.lists(st.tuples(st.integers(5, 20), LENGTHS), min_size=1, max_size=3)
 
 
 @functools.cache
 def small(is_checkpointing: bool = False) -> Reasoner:
     """Four heads that share two, three layers."""
     return random_reasoner(gain=3.0, key_value_heads=2, layers=3, gradient_checkpointing=is_checkpointing).train()
+
+
+@functools.cache
+def precise(is_checkpointing: bool = False) -> Reasoner:
+    """The same in double precision."""
+    return (
+        random_reasoner(gain=3.0, key_value_heads=2, layers=3, gradient_checkpointing=is_checkpointing).double().train()
+    )
 
 
 def requests_of(reasoner: Reasoner, groups: list[tuple[int, list[int]]]) -> list[ScoreRequest]:
@@ -59,8 +67,8 @@ def assert_alike(reasoner: Reasoner, requests: list[ScoreRequest], temperature: 
     torch.testing.assert_close(packed.entropy, plain.entropy, atol=2e-5, rtol=1e-5)
     assert (packed.logprobs[~packed.mask] == 0).all()
     assert len(expected) == 2 * 7 * 3
-    # Where a gradient nearly cancels, as that of queries with one or two keys, what is left of it is rounding.
-    least = 0.1 * max(gradient.norm() for gradient in expected.values())
+    # Where a gradient is all but 0, as that of queries with a single key, what is left of it is rounding.
+    least = 0.01 * max(gradient.norm() for gradient in expected.values())
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-5 * max(gradient.norm(), least), name
 
@@ -68,6 +76,19 @@ def assert_alike(reasoner: Reasoner, requests: list[ScoreRequest], temperature: 
 @settings(max_examples=25, deadline=None)
 @given(groups=GROUPS, is_checkpointing=st.booleans())
 def test_packed_rows_score_as_plain_ones_do(groups, is_checkpointing):
+    """In double precision, where no gradient is so small that only rounding is left of it."""
+    reasoner = precise(is_checkpointing)
+    requests = [
+        replace(request, encoded=replace(request.encoded, embeddings=request.encoded.embeddings.double()))
+        for request in requests_of(reasoner, groups)
+    ]
+    assert_alike(reasoner, requests)
+
+
+@settings(max_examples=25, deadline=None)
+@given(groups=LONGER_GROUPS, is_checkpointing=st.booleans())
+def test_single_precision_is_enough(groups, is_checkpointing):
+    """From five prompt tokens on; with two, gradients of queries cancel to what float32 cannot hold to 1e-5."""
     reasoner = small(is_checkpointing)
     assert_alike(reasoner, requests_of(reasoner, groups))
 

@@ -68,7 +68,7 @@ def test_another_rollout_step_samples_afresh(make_reasoner, make_clip):
 @pytest.mark.parametrize("has_audio", [True, False])
 def test_greedy_completions_are_those_of_transformers(make_reasoner, make_clip, has_audio):
     """`generate` repeats nothing of ours: it runs the towers itself and works its positions out from the ids."""
-    reasoner = make_reasoner(gain=3.0)
+    reasoner = make_reasoner(1, gain=3.0)
     prompt = reasoner.prepare(make_clip(has_audio=has_audio))
     found = rollout(reasoner, reasoner.encode(prompt), [0], Sampling(max_new_tokens=20, temperature=0.0))[0]
     reasoner.eval()
@@ -80,7 +80,7 @@ def test_greedy_completions_are_those_of_transformers(make_reasoner, make_clip, 
         max_new_tokens=20,
         do_sample=False,
     )[0, prompt.input_ids.shape[1] :]
-    assert len(set(found.ids.tolist())) > 3
+    assert len(set(found.ids.tolist())) > 5
     assert found.ids.tolist() == expected.tolist()
 
 

@@ -1,15 +1,14 @@
 """Greedy answers to many questions about a few images, each of which is read once.
 
-An image and what stands before it are read into a row of keys and values. Behind it come the tokens of all questions
-about it, and then those of their answers, one of each answer at a time::
+Keys and values of all images, with what stands before them, are put one behind the other into a single row. Behind them
+come the tokens of all questions, and then those of their answers, one of each answer at a time::
 
-    image 1  ████████ aaaaaa bbb abababababab        a, b: two questions about the first image, and their answers
-    image 2  ████████ cccc      c c c c c c          c: one about the second
+    ████████ ████████ ████████ aaaaaa bbb cccc dd abcd abcd abd abd ad    a, b: about the first image; c, d: the others
 
 A token sees its image and the earlier tokens of its own question and answer, and its position counts on from the image
 as if nothing else were there: what is written is what the question alone would get. A question costs its own tokens,
-not those of the image, in time and in memory. A question whose turn has ended leaves at once, and an image with its
-last question.
+not those of its image, in time and in memory, and nothing is padded. When a turn has ended, its keys and values leave,
+and those of an image with its last question.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -28,9 +27,6 @@ from models.thinker import multimodal_part
 
 IMAGES_AT_ONCE = 4
 """Images that are read together: enough work for a GPU, and no more memory than that takes."""
-
-_NOBODY = -1
-"""Whose token a filler is."""
 
 
 def takes_masks(language_model: nn.Module) -> bool:
@@ -54,11 +50,11 @@ def shared_answers(
         Tokens of each answer, at least one; the end of turn is among them when it was written.
     """
     shown = sorted({image for image, _ in questions})
-    rows = _Rows(reasoner, [images[image] for image in shown], [shown.index(image) for image, _ in questions])
+    row = _Row(reasoner, [images[image] for image in shown], [shown.index(image) for image, _ in questions])
     new = {number: reasoner.builder.turn_ids(text, media="image") for number, (_, text) in enumerate(questions)}
     answers: list[list[int]] = [[] for _ in questions]
     while new:
-        tokens = dict(zip(new, rows.read(new).argmax(dim=-1).tolist(), strict=True))
+        tokens = dict(zip(new, row.read(new).argmax(dim=-1).tolist(), strict=True))
         for number, token in tokens.items():
             answers[number].append(token)
         new = {
@@ -69,12 +65,11 @@ def shared_answers(
     return answers
 
 
-class _Rows:
+class _Row:
     """Keys and values of images, and of the questions behind them.
 
     Attributes:
-        images: Which images there are rows of.
-        owners: Whose tokens stand behind each image, in order.
+        owners: Whose each of them is: a question's by its number, an image's by its own counted down from -1.
     """
 
     def __init__(self, reasoner: Answerer, images: Images, image_of: Sequence[int]) -> None:
@@ -85,13 +80,12 @@ class _Rows:
             images: At least one.
             image_of: Image of each question.
         """
-        self.reasoner = reasoner
-        self.image_of = image_of
-        self.images = list(range(len(images)))
+        self._reasoner = reasoner
         self._cache, self._start = _read(reasoner, images)
-        self._prefix = self._cache.get_seq_length()
+        self._image_of = torch.tensor([-1 - image for image in image_of], device=reasoner.device)
+        own = -1 - torch.arange(len(images), device=reasoner.device)
+        self.owners = own.repeat_interleave(self._cache.get_seq_length() // len(images))
         self._written: Counter[int] = Counter()
-        self.owners = torch.empty(len(images), 0, dtype=torch.long, device=reasoner.device)
 
     def read(self, new: Mapping[int, Sequence[int]]) -> Float[Tensor, "questions vocabulary"]:
         """Append tokens to questions; the logits of the next token of each, in order.
@@ -99,73 +93,62 @@ class _Rows:
         Args:
             new: Tokens by question, at least one each; questions that are left out never come back.
         """
-        self._keep({self.image_of[number] for number in new})
-        lines: list[list[tuple[int, int, int]]] = [[] for _ in self.images]
-        ends = {}
+        self._keep(list(new))
+        line, ends = [], []
         for number, tokens in new.items():
-            row, start = self.images.index(self.image_of[number]), self._start + self._written[number]
-            lines[row] += [(token, number, start + place) for place, token in enumerate(tokens)]
-            ends[number] = (row, len(lines[row]) - 1)
+            start = self._start + self._written[number]
+            line += [(token, number, start + place) for place, token in enumerate(tokens)]
+            ends.append(len(line) - 1)
             self._written[number] += len(tokens)
-        longest = max(map(len, lines))
-        filler = (self.reasoner.pad_id, _NOBODY, self._start)
-        filled = torch.tensor([line + [filler] * (longest - len(line)) for line in lines], device=self.reasoner.device)
-        hidden = self._forward(*filled.unbind(dim=-1))
-        row, column = torch.tensor(list(ends.values()), device=hidden.device).T
-        logits: Tensor = self.reasoner.lm_head(hidden[row, column])
-        return logits
-
-    def _keep(self, images: set[int]) -> None:
-        """Drop all other images."""
-        if len(images) == len(self.images):
-            return
-        rows = torch.tensor([image in images for image in self.images], device=self.owners.device).nonzero()[:, 0]
-        self._cache.batch_select_indices(rows)
-        self.owners, self.images = self.owners[rows], sorted(images)
-
-    def _forward(
-        self,
-        ids: Int64[Tensor, "images new"],
-        owners: Int64[Tensor, "images new"],
-        positions: Int64[Tensor, "images new"],
-    ) -> Float[Tensor, "images new hidden"]:
-        self.owners = torch.cat([self.owners, owners], dim=1)
-        hidden: Tensor = self.reasoner.language_model(
-            inputs_embeds=self.reasoner.embed_tokens(ids),
-            attention_mask=_seen(self._prefix, owners, self.owners)[:, None],
-            position_ids=positions.expand(3, -1, -1),
+        ids, owners, positions = torch.tensor(line, device=self.owners.device).T
+        self.owners = torch.cat([self.owners, owners])
+        hidden = self._reasoner.language_model(
+            inputs_embeds=self._reasoner.embed_tokens(ids)[None],
+            attention_mask=self._seen(len(line))[None, None],
+            position_ids=positions.expand(3, 1, -1),
             past_key_values=self._cache,
             use_cache=True,
-        ).last_hidden_state
-        return hidden
+        ).last_hidden_state[0]
+        logits: Tensor = self._reasoner.lm_head(hidden[ends])
+        return logits
 
+    def _keep(self, numbers: list[int]) -> None:
+        """Drop all other questions, and images that none of these is about."""
+        if self._written.keys() <= set(numbers):
+            return
+        chosen = torch.tensor(numbers, device=self.owners.device)
+        kept = torch.isin(self.owners, torch.cat([chosen, self._image_of[chosen]])).nonzero()[:, 0]
+        layers: list[Any] = self._cache.layers
+        for layer in layers:
+            layer.keys, layer.values = layer.keys[:, :, kept], layer.values[:, :, kept]
+        self.owners = self.owners[kept]
+        self._written = Counter({number: self._written[number] for number in numbers})
 
-def _seen(
-    prefix: int, owners: Int64[Tensor, "images new"], all_owners: Int64[Tensor, "images own"]
-) -> Bool[Tensor, "images new keys"]:
-    """Keys that the last tokens of some rows look at; the prefix for all of them, so that no filler sees nothing."""
-    (images, new), own = owners.shape, all_owners.shape[1]
-    places = torch.arange(own, device=owners.device)
-    is_earlier = places <= places[own - new :, None]
-    is_mine = owners[:, :, None] == all_owners[:, None, :]
-    return torch.cat([is_mine.new_ones(images, new, prefix), is_mine & is_earlier], dim=-1)
+    def _seen(self, new: int) -> Bool[Tensor, "new keys"]:
+        """What the last so many tokens look at, all of them tokens of questions."""
+        owners, keys = self.owners[-new:, None], torch.arange(len(self.owners), device=self.owners.device)
+        is_mine = (self.owners == owners) | (self.owners == self._image_of[owners])
+        return is_mine & (keys <= keys[-new:, None])
 
 
 def _read(reasoner: Answerer, images: Images) -> tuple[DynamicCache, int]:
-    """Keys and values of images, one row each, and the position that follows them."""
+    """Keys and values of images, one behind the other, and the position that follows each of them."""
     parts, start = [], 0
     for first in range(0, len(images), IMAGES_AT_ONCE):
         cache, start = _read_together(reasoner, images[first : first + IMAGES_AT_ONCE])
         parts.append(cache)
-    if len(parts) == 1:
-        return parts[0], start
-    joined = DynamicCache()
+    row = DynamicCache()
     for index in range(len(parts[0].layers)):
         # What has been copied is let go layer by layer.
         layers: list[Any] = [part.layers.pop(0) for part in parts]
-        keys, values = torch.cat([layer.keys for layer in layers]), torch.cat([layer.values for layer in layers])
-        joined.update(keys, values, index)
-    return joined, start
+        row.update(_behind_each_other([x.keys for x in layers]), _behind_each_other([x.values for x in layers]), index)
+    return row, start
+
+
+def _behind_each_other(
+    states: Sequence[Float[Tensor, "images heads prefix width"]],
+) -> Float[Tensor, "1 heads keys width"]:
+    return torch.cat([some.transpose(0, 1).flatten(1, 2) for some in states], dim=1)[None]
 
 
 def _read_together(reasoner: Answerer, images: Images) -> tuple[DynamicCache, int]:

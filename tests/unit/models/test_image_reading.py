@@ -87,23 +87,42 @@ def test_answers_that_end_early_leave_the_others_as_they_are(make_reasoner, monk
 
 
 def test_a_question_costs_its_own_tokens_and_an_image_its_own_once(make_reasoner):
-    """n questions of the same length about each of 2 images: an image and n times the rest, in place of n times all."""
+    """One question about an image and one or seven about another, all of the same length."""
     reasoner, images = make_reasoner(), pictures(2)
     builder = reasoner.builder
     image, question = builder.images_only(images)["input_ids"].shape[1], len(builder.turn_ids("a", media="image"))
     counted, costs = tokens_read(reasoner), {}
     for shared in (True, False):
-        for n in (1, 8):
+        for n in (1, 7):
             counted.clear()
-            asked = [(index, "abcdefgh"[number]) for index in range(2) for number in range(n)]
+            asked = [(0, "a"), *((1, "abcdefg"[number]) for number in range(n))]
             reasoner.generate_text(images, asked, max_new_tokens=1, shared=shared)
             costs[shared, n] = counted["read"]
     assert costs == {
-        (shared, n): 2 * (image + n * question) if shared else 2 * n * (image + question)
-        for shared in (True, False)
-        for n in (1, 8)
+        (True, 1): 2 * image + 2 * question,
+        (True, 7): 2 * image + 8 * question,
+        (False, 1): 2 * (image + question),
+        (False, 7): 8 * (image + question),
     }
-    assert costs[True, 8] < 8 * costs[True, 1]
+
+
+def test_what_is_over_is_let_go(make_reasoner, monkeypatch):
+    """Every answer of two images ends at once, but for one question: its image and its own tokens are what is left."""
+    reasoner, images, kept = make_reasoner(gain=4.0), pictures(2), []
+    questions = [(0, "where"), (0, "what is it"), (1, "where"), (1, LONG)]
+    firsts = [alone(reasoner, images, question, 1)[0] for question in questions]
+    assert firsts[3] not in firsts[:3]
+    monkeypatch.setattr(type(reasoner), "end_of_turn_ids", tuple(firsts[:3]))
+
+    def look(module, args, given, output) -> None:
+        kept.append(given["past_key_values"].layers[0].keys.shape[2])
+
+    reasoner.language_model.layers[0].register_forward_hook(look, with_kwargs=True)
+    reasoner.generate_text(images, questions, max_new_tokens=2)
+    builder = reasoner.builder
+    image = builder.images_only(images)["input_ids"].shape[1]
+    asked = [len(builder.turn_ids(text, media="image")) for _, text in questions]
+    assert kept[1:] == [2 * image + sum(asked), image + asked[3] + 1]
 
 
 @pytest.mark.parametrize("shared", [True, False])

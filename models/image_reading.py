@@ -1,9 +1,9 @@
 """Greedy answers to many questions about a few images, each of which is read once.
 
-Keys and values of all images, with what stands before them, are put one behind the other into a single row. Behind them
-come the tokens of all questions, and then those of their answers, one of each answer at a time::
+An image, with what stands before it, is read into a row of keys and values, and all questions about it behind it. Then
+the rows of all images are put one behind the other, and answers grow together, a token of each at a time::
 
-    ████████ ████████ ████████ aaaaaa bbb cccc dd abcd abcd abd abd ad    a, b: about the first image; c, d: the others
+    ████████ aaaaaa bbb ████████ cccc ████████ dd abcd abcd abd abd ad    a, b: about the first image; c, d: the others
 
 A token sees its image and the earlier tokens of its own question and answer, and its position counts on from the image
 as if nothing else were there: what is written is what the question alone would get. A question costs its own tokens,
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -49,19 +49,17 @@ def shared_answers(
     Returns:
         Tokens of each answer, at least one; the end of turn is among them when it was written.
     """
-    shown = sorted({image for image, _ in questions})
-    row = _Row(reasoner, [images[image] for image in shown], [shown.index(image) for image, _ in questions])
-    new = {number: reasoner.builder.turn_ids(text, media="image") for number, (_, text) in enumerate(questions)}
     answers: list[list[int]] = [[] for _ in questions]
-    while new:
-        tokens = dict(zip(new, row.read(new).argmax(dim=-1).tolist(), strict=True))
+    row, tokens = _ask(reasoner, images, questions)
+    while tokens:
         for number, token in tokens.items():
             answers[number].append(token)
-        new = {
+        going_on = {
             number: [token]
             for number, token in tokens.items()
             if token not in reasoner.end_of_turn_ids and len(answers[number]) < max_new_tokens
         }
+        tokens = row.read(going_on) if going_on else {}
     return answers
 
 
@@ -69,26 +67,35 @@ class _Row:
     """Keys and values of images, and of the questions behind them.
 
     Attributes:
+        cache: Layer by layer.
         owners: Whose each of them is: a question's by its number, an image's by its own counted down from -1.
+        written: Tokens of each question.
     """
 
-    def __init__(self, reasoner: Answerer, images: Images, image_of: Sequence[int]) -> None:
-        """Read the images.
+    def __init__(
+        self,
+        reasoner: Answerer,
+        cache: DynamicCache,
+        owners: Int64[Tensor, "keys"],
+        start: int,
+        image_of: Sequence[int],
+    ) -> None:
+        """Take what has been read.
 
         Args:
             reasoner: The model.
-            images: At least one.
+            cache: Of images.
+            owners: Of all that is in it.
+            start: Position that follows an image.
             image_of: Image of each question.
         """
-        self._reasoner = reasoner
-        self._cache, self._start = _read(reasoner, images)
-        self._image_of = torch.tensor([-1 - image for image in image_of], device=reasoner.device)
-        own = -1 - torch.arange(len(images), device=reasoner.device)
-        self.owners = own.repeat_interleave(self._cache.get_seq_length() // len(images))
-        self._written: Counter[int] = Counter()
+        self._reasoner, self._start = reasoner, start
+        self._image_of = torch.tensor([-1 - image for image in image_of], device=owners.device)
+        self.cache, self.owners = cache, owners
+        self.written: Counter[int] = Counter()
 
-    def read(self, new: Mapping[int, Sequence[int]]) -> Float[Tensor, "questions vocabulary"]:
-        """Append tokens to questions; the logits of the next token of each, in order.
+    def read(self, new: Mapping[int, Sequence[int]]) -> dict[int, int]:
+        """Append tokens to questions; the next token of each.
 
         Args:
             new: Tokens by question, at least one each; questions that are left out never come back.
@@ -96,33 +103,40 @@ class _Row:
         self._keep(list(new))
         line, ends = [], []
         for number, tokens in new.items():
-            start = self._start + self._written[number]
+            start = self._start + self.written[number]
             line += [(token, number, start + place) for place, token in enumerate(tokens)]
             ends.append(len(line) - 1)
-            self._written[number] += len(tokens)
+            self.written[number] += len(tokens)
         ids, owners, positions = torch.tensor(line, device=self.owners.device).T
         self.owners = torch.cat([self.owners, owners])
         hidden = self._reasoner.language_model(
             inputs_embeds=self._reasoner.embed_tokens(ids)[None],
             attention_mask=self._seen(len(line))[None, None],
             position_ids=positions.expand(3, 1, -1),
-            past_key_values=self._cache,
+            past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state[0]
-        logits: Tensor = self._reasoner.lm_head(hidden[ends])
-        return logits
+        return dict(zip(new, self._reasoner.lm_head(hidden[ends]).argmax(dim=-1).tolist(), strict=True))
+
+    def take(self, others: Sequence[_Row]) -> None:
+        """Put other rows behind this one; there is nothing left of them."""
+        rows = [self, *others]
+        self.cache = _joined([row.cache for row in rows])
+        self.owners = torch.cat([row.owners for row in rows])
+        for row in others:
+            self.written |= row.written
 
     def _keep(self, numbers: list[int]) -> None:
         """Drop all other questions, and images that none of these is about."""
-        if self._written.keys() <= set(numbers):
+        if self.written.keys() <= set(numbers):
             return
         chosen = torch.tensor(numbers, device=self.owners.device)
         kept = torch.isin(self.owners, torch.cat([chosen, self._image_of[chosen]])).nonzero()[:, 0]
-        layers: list[Any] = self._cache.layers
+        layers: list[Any] = self.cache.layers
         for layer in layers:
             layer.keys, layer.values = layer.keys[:, :, kept], layer.values[:, :, kept]
         self.owners = self.owners[kept]
-        self._written = Counter({number: self._written[number] for number in numbers})
+        self.written = Counter({number: self.written[number] for number in numbers})
 
     def _seen(self, new: int) -> Bool[Tensor, "new keys"]:
         """What the last so many tokens look at, all of them tokens of questions."""
@@ -131,27 +145,36 @@ class _Row:
         return is_mine & (keys <= keys[-new:, None])
 
 
-def _read(reasoner: Answerer, images: Images) -> tuple[DynamicCache, int]:
-    """Keys and values of images, one behind the other, and the position that follows each of them."""
-    parts, start = [], 0
-    for first in range(0, len(images), IMAGES_AT_ONCE):
-        cache, start = _read_together(reasoner, images[first : first + IMAGES_AT_ONCE])
-        parts.append(cache)
+def _ask(reasoner: Answerer, images: Images, questions: Sequence[ImageQuestion]) -> tuple[_Row, dict[int, int]]:
+    """Read images and questions, those about one image at a time; the first token of each answer."""
+    image_of = [image for image, _ in questions]
+    shown, rows, tokens = sorted(set(image_of)), list[_Row](), dict[int, int]()
+    for first in range(0, len(shown), IMAGES_AT_ONCE):
+        chunk = shown[first : first + IMAGES_AT_ONCE]
+        caches, start = _read(reasoner, [images[image] for image in chunk])
+        for image, cache in zip(chunk, caches, strict=True):
+            owners = torch.full((cache.get_seq_length(),), -1 - image, device=reasoner.device)
+            row = _Row(reasoner, cache, owners, start, image_of)
+            mine = [number for number, own in enumerate(image_of) if own == image]
+            ids = {number: reasoner.builder.turn_ids(questions[number][1], media="image") for number in mine}
+            tokens |= row.read(ids)
+            rows.append(row)
+    rows[0].take(rows[1:])
+    return rows[0], tokens
+
+
+def _joined(caches: Sequence[DynamicCache]) -> DynamicCache:
+    """Keys and values of several rows one behind the other; what has been copied is let go layer by layer."""
     row = DynamicCache()
-    for index in range(len(parts[0].layers)):
-        # What has been copied is let go layer by layer.
-        layers: list[Any] = [part.layers.pop(0) for part in parts]
-        row.update(_behind_each_other([x.keys for x in layers]), _behind_each_other([x.values for x in layers]), index)
-    return row, start
+    for index in range(len(caches[0].layers)):
+        layers: list[Any] = [cache.layers.pop(0) for cache in caches]
+        keys, values = (torch.cat([getattr(layer, name) for layer in layers], dim=2) for name in ("keys", "values"))
+        row.update(keys, values, index)
+    return row
 
 
-def _behind_each_other(
-    states: Sequence[Float[Tensor, "images heads prefix width"]],
-) -> Float[Tensor, "1 heads keys width"]:
-    return torch.cat([some.transpose(0, 1).flatten(1, 2) for some in states], dim=1)[None]
-
-
-def _read_together(reasoner: Answerer, images: Images) -> tuple[DynamicCache, int]:
+def _read(reasoner: Answerer, images: Images) -> tuple[list[DynamicCache], int]:
+    """Keys and values of each image, and the position that follows it, the same for all of one size."""
     model = multimodal_part(reasoner.thinker)
     inputs = {name: value.to(reasoner.device) for name, value in reasoner.builder.images_only(images).items()}
     ids, grid, embeddings = inputs["input_ids"], inputs["image_grid_thw"], reasoner.embed_tokens(inputs["input_ids"])
@@ -165,4 +188,9 @@ def _read_together(reasoner: Answerer, images: Images) -> tuple[DynamicCache, in
         past_key_values=cache,
         use_cache=True,
     )
-    return cache, int(positions.max()) + 1
+    layers: list[Any] = list(cache.layers)
+    alone = [DynamicCache() for _ in images]
+    for index, layer in enumerate(layers):
+        for image, own in enumerate(alone):
+            own.update(layer.keys[image : image + 1], layer.values[image : image + 1], index)
+    return alone, int(positions.max()) + 1

@@ -84,15 +84,19 @@ class Asking:
         """Most tokens that go through a layer at the same time."""
         if not self.shared:
             return self.questions * (self.image_tokens + self.question_tokens)
-        return max(min(IMAGES_AT_ONCE, self._images) * self.image_tokens, self.questions * self.question_tokens)
+        return max(min(IMAGES_AT_ONCE, self._images) * self.image_tokens, self._about_one * self.question_tokens)
 
     @property
     def mask_cells(self) -> int:
         """Queries times keys of the largest attention mask."""
         if not self.shared:
             return self.questions * (self.image_tokens + self.question_tokens) ** 2
-        asked = self.questions * self.question_tokens
-        return asked * (self._images * self.image_tokens + asked)
+        asked = self._about_one * self.question_tokens
+        return asked * (self.image_tokens + asked)
+
+    @property
+    def _about_one(self) -> int:
+        return min(self.group_size, self.questions)
 
     @property
     def _images(self) -> int:

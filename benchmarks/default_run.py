@@ -5,10 +5,11 @@
 Needs `pip install -e ".[bench]"`.
 
 Every run is a process of its own, `python train.py fit --config configs/<name>.yaml --seed_everything <seed>`, as many
-at once as `--at-once` says (2, each of which computes on one core). Read from its run folder: held-out scores before and after with their paired 95 % intervals, the
-training reward (mean of the first and of the last quarter of the steps), how many rewards were logged; from the
-operating system: wall time and peak memory, workers included. Written: `benchmarks/results/default_run.json`, the same
-as a table in `default_run.md`, and `docs/images/default_run.png` with the curves.
+at once as `--at-once` says (2, each of which computes on one core). Read from its run folder: held-out scores before
+and after with their paired 95 % intervals, the training reward (mean of the first and of the last quarter of the
+steps), how many rewards were logged; from the operating system: wall time and peak memory, workers included. Written:
+`benchmarks/results/default_run.json`, the same as a table in `default_run.md`, and `docs/images/default_run.png` with
+the curves.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from models.sizes import measure
 from models.tiny.reasoner import TinySizes, build_processor, build_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "step_memory.json"
-PARTS = (PHASES[0], PHASES[2])
+PARTS = ("rollout", "update")
 
 
 def random_reasoner(config: Qwen2_5OmniThinkerConfig, lora: LoRA, device: torch.device) -> Reasoner:

@@ -2,12 +2,15 @@
 
     python benchmarks/system2.py
     python benchmarks/system2.py --size large --device cuda
+    python benchmarks/system2.py --size large --device cuda --grounder reasoner --shape 7b
 
 A clip of moving discs is grounded and propagated for G = 1, 2, 4, 8, 16 rollouts in turn, every time anew. Two kinds of
 groups. *Apart*: every rollout picks two frames of its own and describes them in its own words, the worst there can be.
 *Alike*: half of the rollouts say what another one says, as happens when a policy has an opinion. `--size tiny` are the
 embedded weights, `random` the same without weights on disk, and `large` are random weights in the published sizes of
-OWL-ViT L/14 and SAM2.1 Hiera L. `--separately` also fills the rollouts of a group one by one with nothing kept between
+OWL-ViT L/14 and SAM2.1 Hiera L. `--grounder reasoner` asks the base model instead, as real runs do: random weights in
+the shape of Qwen2.5-Omni, keyframes of 840 x 840 pixels, answers of `--answer_tokens`; `--unshared` reads a keyframe
+again with every question. `--separately` also fills the rollouts of a group one by one with nothing kept between
 them, as a trainer does that calls System 2 per completion.
 """
 
@@ -26,13 +29,16 @@ import torch
 from callbacks.media import markdown_table
 from datamodules.records import Clip, Frames, Keyframe, ParseReport, Plan
 from models.detector import DetectorGrounder
+from models.grounder import Grounder
 from models.pipeline import TwoSystemPipeline
 from models.propagator import SAM2Propagator
 from models.sam2_loading import build_predictor, released_configs
 from models.tiny.detector import DetectorSizes, build_detector, build_detector_processor
 from models.tiny.propagator import build_tiny_propagator
+from speed.asking import build_grounder
 from speed.laps import Laps
 from speed.results import FOLDER, Results
+from speed.shapes import SHAPES
 
 COLORS = {
     "red": (230, 40, 40), "green": (40, 200, 60), "blue": (50, 80, 230), "yellow": (240, 220, 40),
@@ -93,9 +99,9 @@ def main() -> None:
     for run in range(options.runs):
         for frames in options.frames:
             for kind in options.kinds:
-                point = {"size": options.size, "device": options.device, "frames": frames, "kind": kind}
+                point = {"size": size_name(options), "device": options.device, "frames": frames, "kind": kind}
                 if results.missing(point, run):
-                    pipeline = pipeline or build(options.size, torch.device(options.device))
+                    pipeline = pipeline or build(options)
                     values = measure(pipeline, point, options)
                     results.add(point, run, values)
                     print(table(results, [point]), flush=True)
@@ -106,6 +112,10 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=["tiny", "random", "large"], default="tiny")
+    parser.add_argument("--grounder", choices=["detector", "reasoner"], default="detector")
+    parser.add_argument("--shape", choices=list(SHAPES), default="7b", help="of the reasoner that is asked")
+    parser.add_argument("--answer_tokens", type=int, default=48, help="of each of its answers; a box takes some 40")
+    parser.add_argument("--unshared", action="store_true", help="read a keyframe with every question about it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--groups", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--frames", nargs="+", type=int, default=[10], help="frames of the clip")
@@ -119,29 +129,56 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.size, options.groups, options.frames, options.kinds = "random", [1, 2], [3], ["apart"]
-        options.rounds, options.runs = 1, 1
+        options.rounds, options.runs, options.shape, options.answer_tokens = 1, 1, "quick", 4
     return options
 
 
-def build(size: str, device: torch.device) -> TwoSystemPipeline:
-    """Both halves of System 2. The best box always counts, so that there is something to propagate."""
-    grounder = DetectorGrounder(threshold=0.0, keep_best=True, max_boxes=1, batch_size=16)
+def size_name(options: argparse.Namespace) -> str:
+    """Size of the parts, and what takes the detector's place."""
+    if options.grounder == "detector":
+        return str(options.size)
+    how = ", unshared" if options.unshared else ""
+    return f"{options.size}, reasoner {options.shape}, answers of {options.answer_tokens}{how}"
+
+
+def build(options: argparse.Namespace) -> TwoSystemPipeline:
+    """Both halves of System 2."""
+    size, device = options.size, torch.device(options.device)
     propagator = SAM2Propagator("weights/tiny/propagator", dtype="bfloat16" if size == "large" else "float32")
     if size == "tiny":
-        grounder.load()
         propagator.load()
+    else:
+        released = Path(str(files("sam2") / released_configs()["sam2.1_hiera_l"]))
+        propagator.use(build_predictor(released) if size == "large" else build_tiny_propagator())
+    grounder: Grounder
+    if options.grounder == "detector":
+        grounder = detector(size)
+    else:
+        grounder = build_grounder(
+            options.shape,
+            device=device,
+            dtype=torch.bfloat16 if size == "large" else torch.float32,
+            answer_tokens=options.answer_tokens,
+            shared=not options.unshared,
+        )
+    return TwoSystemPipeline(grounder.to(device), propagator.to(device))
+
+
+def detector(size: str) -> DetectorGrounder:
+    """A detector whose best box always counts, so that there is something to propagate."""
+    grounder = DetectorGrounder(threshold=0.0, keep_best=True, max_boxes=1, batch_size=16)
+    if size == "tiny":
+        grounder.load()
     else:
         sizes = LARGE if size == "large" else DetectorSizes()
         processor = build_detector_processor([text.format("red") for text in WORDS], sizes)
         grounder.use(build_detector(processor, sizes), processor)
-        released = Path(str(files("sam2") / released_configs()["sam2.1_hiera_l"]))
-        propagator.use(build_predictor(released) if size == "large" else build_tiny_propagator())
-    return TwoSystemPipeline(grounder.to(device), propagator.to(device))
+    return grounder
 
 
 def measure(pipeline: TwoSystemPipeline, point: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Every group size in every round, one after the other; medians of seconds, and of the ratios to one rollout."""
-    side, laps = 1024 if point["size"] == "large" else 224, Laps(torch.device(point["device"]))
+    side, laps = picture_side(options), Laps(torch.device(point["device"]))
     rounds: list[dict[str, dict[str, float]]] = []
     for _ in range(options.rounds + 1):
         found = {}
@@ -165,6 +202,13 @@ def measure(pipeline: TwoSystemPipeline, point: dict[str, Any], options: argpars
             for name in names
         },
     }
+
+
+def picture_side(options: argparse.Namespace) -> int:
+    """Pixels on a side of a frame; 840 x 840 is the budget of a keyframe in real runs."""
+    if options.size != "large":
+        return 224
+    return 1024 if options.grounder == "detector" else 840
 
 
 def fill(pipeline: TwoSystemPipeline, clip: Clip, group: Sequence[Plan], laps: Laps) -> None:

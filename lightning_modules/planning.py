@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +14,20 @@ from rich.table import Table
 from torch import nn
 
 from lightning_modules.sharded_strategy import ShardedStrategy
+from models.box_grounder import ReasonerGrounder
 from models.loading import find_weights
-from models.memory import PHASES, MemoryPlan, Segmenter, Workload, plan_memory, prompt_tokens
+from models.memory import PHASES, MemoryPlan, Workload, plan_memory, prompt_tokens
 from models.sizes import ReasonerSizes, sizes_of
+from models.system2_memory import Asking, Segmenter
 
 _SAM2_SIZE = re.compile(r"hiera[-_](tiny|small|base[-_]plus|large|t|s|b\+|l)")
 _SAM2_SHORT = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
 _SILENT = ("revos", "mevis", "refcocog")
 _DETECTOR_BYTES = 1_000_000_000
 """Of a detector whose weights are not on this machine; the larger open-vocabulary ones have that much."""
+
+_BEFORE_AN_IMAGE = 20
+"""Tokens of the chat template in front of a keyframe, and its marks."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Verdict:
         """What is wrong and what would help; empty when the run fits."""
         if self.fits:
             return ""
-        peak = f"{self.plan.peak:.1f} GB in the {PHASES[self.plan.totals.index(self.plan.peak)]}"
+        peak = f"{self.plan.peak:.1f} GB for the {PHASES[self.plan.totals.index(self.plan.peak)]}"
         advice = f"Set {' '.join(self.flags)}" if self.flags else "Use more or larger devices, or the 3B model"
         return f"the run needs {peak} on each device, which has {self.card_gb:.1f} GB. {advice}."
 
@@ -101,6 +107,13 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
         checkpointing=reasoner.gradient_checkpointing,
         segmenter=_segmenter(module.propagator, frames=max(_clip_frames(part) for part in parts)),
         detector_bytes=_detector_bytes(module.grounder),
+        asking=_asking(
+            module.grounder,
+            sizes,
+            pixels=max(part.budget.close_up_max_pixels for part in parts),
+            group_size=settings.group_size,
+            keyframes=settings.group_size * reasoner.max_keyframes,
+        ),
     )
     return sizes, load
 
@@ -126,6 +139,7 @@ def _changes(load: Workload) -> list[tuple[str, dict[str, Any]]]:
     spread = {"is_sharded": True, "shards": load.devices}
     layerwise, offloaded = {"is_sharded": True, "gather": "layer"}, {"is_sharded": True, "offload": True}
     cuts, segmenter = load.segmenter is not None and load.segmenter.frames_per_encode > 4, load.segmenter
+    asking, fewer = load.asking, {"asking": replace(load.asking, batch_size=4)} if load.asking else {}
     few = {"segmenter": replace(segmenter, frames_per_encode=4)} if segmenter else {}
     # The first divides prompts from each other; smaller ones divide groups, whose prompt is then computed again.
     passes: list[tuple[bool, str, dict[str, Any]]] = [
@@ -139,6 +153,7 @@ def _changes(load: Workload) -> list[tuple[str, dict[str, Any]]]:
         (not load.checkpointing, "--model.reasoner.gradient_checkpointing true", {"checkpointing": True}),
         *passes[1:],
         (cuts, "--model.propagator.frames_per_encode 4", few),
+        (asking is not None and asking.batch_size > 4, "--model.grounder.batch_size 4", fewer),
         (load.base_bytes == 4, "--model.reasoner.dtype bfloat16", {"base_bytes": 2}),
         (load.compute_bytes == 4, "--trainer.precision bf16-mixed", {"compute_bytes": 2}),
         (load.devices > 1 and not load.is_sharded, "--trainer.strategy fsdp", spread),
@@ -204,6 +219,19 @@ def _segmenter(propagator: Any, *, frames: int) -> Segmenter | None:  # noqa: AN
         frames_per_encode=propagator.frames_per_encode,
         objects_per_pass=propagator.objects_per_pass,
         kept_frames=frames * propagator.cached_clips,
+    )
+
+
+def _asking(grounder: Any, sizes: ReasonerSizes, *, pixels: int, group_size: int, keyframes: int) -> Asking | None:  # noqa: ANN401
+    if not isinstance(grounder, ReasonerGrounder):
+        return None
+    return Asking(
+        image_tokens=math.ceil(pixels / sizes.patch**2) + _BEFORE_AN_IMAGE,
+        keyframes=keyframes,
+        group_size=group_size,
+        batch_size=grounder.batch_size,
+        answer_tokens=grounder.max_new_tokens,
+        shared=grounder.shared,
     )
 
 

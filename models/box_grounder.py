@@ -1,8 +1,9 @@
 """A grounder that is the base model itself: asked for boxes in JSON, with the adapter switched off.
 
 This is the paper's System 2 during training: the frozen copy of the model that is being trained, at the cost of no
-second copy. All questions of a pass are answered together, and each keyframe goes through the vision tower once however
-many descriptions ask about it. It decodes greedily and gives no confidence, so every box scores 1.
+second copy. All questions of a pass are answered together, and each keyframe is read once, by the vision tower and by
+the language model, however many descriptions ask about it (`models.image_reading`). It decodes greedily and gives no
+confidence, so every box scores 1.
 
 Reference:
     Omni-R1, arXiv:2505.20256, section 3 (System 2). The wording of the question is our own.
@@ -31,8 +32,9 @@ class ReasonerGrounder(Grounder):
         max_new_tokens: Longest answer in tokens; a longer one keeps the boxes that it finished.
         max_boxes: Most boxes per description and keyframe.
         nms_iou: Of two boxes that overlap by more than this IoU, only the one named first stays.
-        batch_size: Most keyframes read, and most questions answered, at a time; questions about a keyframe go
-            together where they fit.
+        batch_size: Most keyframes read, and most questions answered, at a time.
+        shared: Read a keyframe once for all questions about it, which then always go together; False reads it with each
+            question, and gives the same boxes. An attention of the reasoner other than sdpa takes False anyway.
 
     Raises:
         ConfigError: Settings out of range.
@@ -46,6 +48,7 @@ class ReasonerGrounder(Grounder):
         max_boxes: int = 5,
         nms_iou: float = 0.5,
         batch_size: int = 16,
+        shared: bool = True,
     ) -> None:
         super().__init__(batch_size=batch_size, max_boxes=max_boxes, nms_iou=nms_iou)
         if max_new_tokens < 1:
@@ -55,6 +58,7 @@ class ReasonerGrounder(Grounder):
             )
         self.coordinates: Coordinates = coordinates
         self.max_new_tokens = max_new_tokens
+        self.shared = shared
         # A tuple keeps the reasoner from being registered, and saved, as a part of the grounder.
         self._reasoner: tuple[TextGenerator, ...] = ()
 
@@ -77,20 +81,24 @@ class ReasonerGrounder(Grounder):
     def find(
         self, images: UInt8[np.ndarray, "images height width 3"], descriptions: Sequence[Sequence[str]]
     ) -> list[list[Candidates]]:
-        """Ask about every description on every image, as many at a time as `batch_size` allows; see `Grounder.find`.
+        """Ask about every description on every image; see `Grounder.find`.
 
         Raises:
             RuntimeError: `load` has not been called.
         """
         if not self._reasoner:
             raise RuntimeError("ReasonerGrounder is used before it has a reasoner; call load(reasoner) first.")
-        reasoner, found = self._reasoner[0], {}
+        reasoner, found, counts = self._reasoner[0], {}, [len(row) for row in descriptions]
+        # A question is little beside its keyframe, which a second pass would read again.
+        most = max(self.batch_size, *counts) if self.shared else self.batch_size
         with reasoner.reference():
-            for rows in rows_in_passes([len(row) for row in descriptions], self.batch_size):
+            for rows in rows_in_passes(counts, most):
                 questions = [
                     (image, BOX_QUESTION.render(descriptions[image][number].strip())) for image, number in rows
                 ]
-                texts = reasoner.generate_text(list(images), questions, max_new_tokens=self.max_new_tokens)
+                texts = reasoner.generate_text(
+                    list(images), questions, max_new_tokens=self.max_new_tokens, shared=self.shared
+                )
                 for row, text in zip(rows, texts, strict=True):
                     found[row] = self._read(text, (images.shape[1], images.shape[2]))
         return [[found[image, number] for number in range(len(row))] for image, row in enumerate(descriptions)]

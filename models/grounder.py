@@ -46,8 +46,12 @@ class TextGenerator(Protocol):
         questions: Sequence[tuple[int, str]],
         *,
         max_new_tokens: int,
+        shared: bool,
     ) -> list[str]:
-        """Answer questions, each about one of the images, greedily and independently of each other."""
+        """Answer questions, each about one of the images, greedily and independently of each other.
+
+        `shared` reads an image once for all of its questions; the answers do not depend on it.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What a run needs on each device, part by part, before anything is loaded.
 
-The figures are sums of what is known to be held at the same time in the three parts of a step that differ: rollout,
-System 2 and update. What autograd saves per token of a decoder layer was counted on the real layers (bfloat16 base,
-float32 adapter, mixed precision, shared engine) at several widths; a test counts again. GB are 1e9 bytes.
+The figures are sums of what is known to be held at the same time in the four parts of a step that differ: rollout, the
+boxes and the masks of System 2 (`models.system2_memory`), and update. What autograd saves per token of a decoder layer
+was counted on the real layers (bfloat16 base, float32 adapter, mixed precision, shared engine) at several widths; a
+test counts again. GB are 1e9 bytes.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from models.sizes import ReasonerSizes
+from models.system2_memory import Asking, Segmenter
 
-PHASES = ("rollout", "System 2", "update")
+PHASES = ("rollout", "boxes", "masks", "update")
+Held = tuple[float, float, float, float]
+"""One figure for each of them."""
 GB = 1e9
 _TRAINED_BYTES = 4  # adapter, gradients and every state of the optimizer are float32
 _CONTEXT_GB, _FRAGMENTS = 1.0, 0.05
@@ -26,30 +30,6 @@ _CHUNK_OF_LOGITS = 2**25
 _FIRST_CAPACITY = 64
 """Room of a row's tokens that grows by doubling, at first; that of `grpo.decoder`."""
 _TEXT_TOKENS, _SOUND_TOKENS_PER_S = 600, 25
-
-SAM2_FRAME_GB = {"tiny": 0.26, "small": 0.29, "base_plus": 0.33, "large": 0.41}
-"""Memory per frame that SAM2 encodes at a time, by size, counted on the meta device at 1024 pixels in bfloat16."""
-_SAM2_WEIGHTS = {"tiny": 39e6, "small": 46e6, "base_plus": 81e6, "large": 224e6}
-_SAM2_OBJECT_GB = 0.1
-_SAM2_KEPT_FRAME_GB = 0.0168
-"""Features of a frame that are kept, in float32: 32 x 256 x 256, 64 x 128 x 128 and 256 x 64 x 64."""
-
-
-@dataclass(frozen=True)
-class Segmenter:
-    """SAM2 as it is used.
-
-    Attributes:
-        size: Of the released model: tiny, small, base_plus or large.
-        frames_per_encode: Frames that are encoded at a time.
-        objects_per_pass: Most objects that travel together.
-        kept_frames: Frames whose features are kept: those of a training clip, times the clips that are kept.
-    """
-
-    size: str = "large"
-    frames_per_encode: int = 16
-    objects_per_pass: int = 32
-    kept_frames: int = 10
 
 
 @dataclass(frozen=True)
@@ -76,6 +56,7 @@ class Workload:
         checkpointing: Activations of a layer are computed again in the backward pass.
         segmenter: SAM2, if any reward or validation needs masks; None when it is not loaded.
         detector_bytes: Of a grounder with weights of its own.
+        asking: How the base model is asked for boxes, if it is the grounder.
     """
 
     devices: int = 1
@@ -97,6 +78,7 @@ class Workload:
     checkpointing: bool = True
     segmenter: Segmenter | None = field(default_factory=Segmenter)
     detector_bytes: int = 0
+    asking: Asking | None = None
 
     @property
     def groups_at_once(self) -> int:
@@ -122,13 +104,13 @@ class MemoryPlan:
         rows: Per part of the memory, gigabytes in each of `PHASES`.
     """
 
-    rows: dict[str, tuple[float, float, float]]
+    rows: dict[str, Held]
 
     @property
-    def totals(self) -> tuple[float, float, float]:
+    def totals(self) -> Held:
         """Gigabytes per phase."""
-        rollout, system_2, update = (sum(column) for column in zip(*self.rows.values(), strict=True))
-        return rollout, system_2, update
+        rollout, boxes, masks, update = (sum(column) for column in zip(*self.rows.values(), strict=True))
+        return rollout, boxes, masks, update
 
     @property
     def peak(self) -> float:
@@ -162,26 +144,30 @@ def plan_memory(sizes: ReasonerSizes, load: Workload) -> MemoryPlan:
     kept = 0.0 if load.offload else sizes.base * load.base_bytes / load.shards
     trained = 0.0 if load.offload else sizes.adapter * _TRAINED_BYTES / load.shards
     whole, under_way = _gathered(sizes, load)
-    system_2, working = _system_2(load)
-    reading = _reading(sizes, load)
+    system_2, tracking = float(load.detector_bytes), 0.0
+    if load.segmenter is not None:
+        system_2 += load.segmenter.kept_bytes
+        tracking = load.segmenter.working_bytes(objects=2 * load.group_size)
+    reading, (asked, asking, answers) = _reading(sizes, load), _asking(sizes, load)
     activations, logits = max(_training_pass(sizes, load), _checking_pass(sizes, load), key=sum)
-    rows = {
-        "base weights": (kept, kept, kept),
-        "base weights, gathered": (whole, whole, under_way),
-        "base weights, merged": (float(sizes.decoder * load.base_bytes if load.is_merged else 0), 0.0, 0.0),
-        "adapter weights": (trained, trained, trained),
+    states = trained * load.states
+    merged = float(sizes.decoder * load.base_bytes if load.is_merged else 0)
+    rows: dict[str, Held] = {
+        "base weights": (kept, kept, kept, kept),
+        "base weights, gathered": (whole, whole, whole, under_way),
+        "base weights, merged": (merged, 0.0, 0.0, 0.0),
+        "adapter weights": (trained, trained, trained, trained),
         # Averaging gradients between whole copies needs a second one.
-        "gradients": (0.0, 0.0, trained * (1 if load.is_sharded or load.devices == 1 else 2)),
-        "optimizer": (trained * load.states, trained * load.states, trained * (load.states + 1)),
-        "KV cache of the group": (_cache(sizes, load), 0.0, 0.0),
-        "activations": (reading, reading, activations),
-        "logits": (0.0, 0.0, logits),
-        "System 2": (system_2, system_2 + working, system_2),
+        "gradients": (0.0, 0.0, 0.0, trained * (1 if load.is_sharded or load.devices == 1 else 2)),
+        "optimizer": (states, states, states, states + trained),
+        "KV cache": (_cache(sizes, load), asked, 0.0, 0.0),
+        "activations": (reading, max(reading, asking), reading, activations),
+        "logits": (0.0, answers, 0.0, logits),
+        "System 2": (system_2, system_2, system_2 + tracking, system_2),
     }
-    held = {name: (a / GB, b / GB, c / GB) for name, (a, b, c) in rows.items()}
-    sums = [sum(column) for column in zip(*held.values(), strict=True)]
-    reserve = [_CONTEXT_GB + _FRAGMENTS * part for part in sums]
-    return MemoryPlan(held | {"context, fragments": (reserve[0], reserve[1], reserve[2])})
+    held: dict[str, Held] = {name: (a / GB, b / GB, c / GB, d / GB) for name, (a, b, c, d) in rows.items()}
+    a, b, c, d = (_CONTEXT_GB + _FRAGMENTS * sum(column) for column in zip(*held.values(), strict=True))
+    return MemoryPlan(held | {"context, fragments": (a, b, c, d)})
 
 
 def _gathered(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
@@ -198,7 +184,7 @@ def _gathered(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
 
 def _cache(sizes: ReasonerSizes, load: Workload) -> float:
     """Keys and values of the prompts and rows that are sampled at the same time."""
-    per_token = 2.0 * load.compute_bytes * sizes.key_value * sizes.layers
+    per_token = _cache_per_token(sizes, load)
     if not load.is_shared:
         # Every row has a prompt of its own, and growing a layer's cache by a token copies it.
         tokens = load.group_size * (load.prompt_tokens + load.max_new_tokens)
@@ -210,6 +196,25 @@ def _cache(sizes: ReasonerSizes, load: Workload) -> float:
         rows = load.group_size * 1.5 * room
     # A prompt that is read is there twice until it has its place.
     return per_token * (load.groups_at_once * (load.prompt_tokens + rows) + load.prompt_tokens)
+
+
+def _asking(sizes: ReasonerSizes, load: Workload) -> tuple[float, float, float]:
+    """Keys and values, activations and logits where the base model is asked for boxes."""
+    if load.asking is None:
+        return 0.0, 0.0, 0.0
+    # Growing a layer's cache by a token copies it.
+    kept, logits = load.asking.kept_tokens, load.asking.questions * sizes.vocabulary
+    cache = kept * _cache_per_token(sizes, load) * (1 + 1 / sizes.layers)
+    # Under a mask, a layer's keys and values are repeated for every head of queries.
+    repeated = 2.0 * kept * sizes.hidden * load.compute_bytes
+    # Once as a condition, while it is made, and once as numbers.
+    mask = load.asking.mask_cells * (3.0 + load.compute_bytes)
+    working = load.asking.pass_tokens * _working_per_token(sizes, load) + repeated + mask
+    return cache, _embeddings(sizes, load) + working, float(logits * _LOGIT_BYTES)
+
+
+def _cache_per_token(sizes: ReasonerSizes, load: Workload) -> float:
+    return 2.0 * load.compute_bytes * sizes.key_value * sizes.layers
 
 
 def _reading(sizes: ReasonerSizes, load: Workload) -> float:
@@ -247,16 +252,3 @@ def _embeddings(sizes: ReasonerSizes, load: Workload) -> float:
 def _working_per_token(sizes: ReasonerSizes, load: Workload) -> float:
     """What a layer computes in, beside what is saved."""
     return float(load.compute_bytes * (3 * sizes.feed_forward + 8 * sizes.hidden))
-
-
-def _system_2(load: Workload) -> tuple[float, float]:
-    """Bytes of System 2's weights, and what it works in."""
-    weights, working = float(load.detector_bytes), 0.0
-    if load.segmenter is not None:
-        size = load.segmenter.size
-        weights += 4 * _SAM2_WEIGHTS[size]
-        encoding = load.segmenter.frames_per_encode * SAM2_FRAME_GB[size]
-        following = min(load.segmenter.objects_per_pass, 2 * load.group_size) * _SAM2_OBJECT_GB
-        working = max(encoding, following) * GB + 2 * _SAM2_WEIGHTS[size]
-        weights += load.segmenter.kept_frames * _SAM2_KEPT_FRAME_GB * GB
-    return weights, working

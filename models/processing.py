@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -133,10 +133,17 @@ class PromptBuilder:
         last = int((prompt.input_ids[0] == end_id).nonzero()[-1])
         return replace(prompt, input_ids=prompt.input_ids[:, : last + 1])
 
-    def turn_ids(self, question: str, *, system: str = "") -> list[int]:
+    def images_only(self, images: Sequence[UInt8[np.ndarray, "height width 3"]]) -> dict[str, Tensor]:
+        """What stands before a question about an image, up to the image's end: one row per image, all of one size."""
+        text = self._chat([{"type": "image"}, {"type": "text", "text": ""}], "")
+        before, end, _ = text.partition(self.processor.vision_eos_token)
+        return self._process([before + end] * len(images), images=list(images))
+
+    def turn_ids(self, question: str, *, system: str = "", media: Literal["video", "image"] = "video") -> list[int]:
         """Tokens that follow the media when this is asked, up to where the answer begins."""
-        text = self._chat([{"type": "video"}, {"type": "text", "text": question}], system)
-        after_media = text.rpartition(self.processor.vision_eos_token)[2]
+        text = self._chat([{"type": media}, {"type": "text", "text": question}], system)
+        # The first end is that of the media; a question may spell out another one.
+        after_media = text.partition(self.processor.vision_eos_token)[2]
         ids: list[int] = self.tokenizer(after_media, add_special_tokens=False).input_ids
         return ids
 

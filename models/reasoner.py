@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
 from datamodules.records import Clip
 from models.adapter import LoRA, put_on, set_values
-from models.image_answers import ImageQuestion, shared_tower
+from models.image_answers import ImageQuestion, Images, plain_answers
+from models.image_reading import shared_answers, takes_masks
 from models.loading import check_model_type, find_weights, read_model, reading
 from models.processing import PROMPT, EncodedPrompt, Prompt, PromptBuilder
 from models.sharded_loading import describe, give_memory, local_folder, read_base
@@ -31,8 +31,6 @@ from models.sharding import ShardedModel, Sharding
 from models.thinker import decoder_of, multimodal_part
 
 _LORA = LoRA()
-# Processes answer different numbers of questions; transformers would make them wait for each other in every token.
-_ALONE = {"synced_gpus": False}
 _REQUIRED_FILES = (
     ("config.json",),
     ("model.safetensors", "model.safetensors.index.json"),
@@ -251,37 +249,29 @@ class Reasoner(nn.Module):
     @torch.no_grad()
     def generate_text(
         self,
-        images: Sequence[UInt8[np.ndarray, "height width 3"]],
+        images: Images,
         questions: Sequence[ImageQuestion],
         *,
         max_new_tokens: int = 256,
+        shared: bool = True,
     ) -> list[str]:
-        """Answer questions about images greedily, all in one batch; each image goes through the tower once.
+        """Answer questions about images greedily, all together; each image goes through the tower once.
 
         Args:
             images: RGB frames, all of one size.
             questions: (image, user text after it), each of which is one conversation.
             max_new_tokens: Longest answer in tokens.
+            shared: The language model reads an image once as well, for all questions about it; False, and any attention
+                but sdpa, reads it with each. The answers are the same.
 
         Returns:
             One text per question, without special tokens; no questions give an empty list.
         """
         if not questions:
             return []
-        asked = self.builder.from_images([(images[index], text) for index, text in questions])
-        inputs = {name: value.to(self.device) for name, value in asked.items()}
-        rows = torch.tensor([index for index, _ in questions], device=self.device)
-        with shared_tower(multimodal_part(self.thinker).visual, rows):
-            out = self.thinker.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                # A folder's generation settings may lack the end of turn, and what comes after it is no answer.
-                eos_token_id=list(self.end_of_turn_ids),
-                pad_token_id=self.pad_id,
-                **_ALONE,
-            )
-        return [self.decode(row) for row in out[:, inputs["input_ids"].shape[1] :]]
+        answers = shared_answers if shared and takes_masks(self.language_model) else plain_answers
+        found = answers(self, images, questions, max_new_tokens=max_new_tokens)
+        return [self.decode(torch.tensor(ids)) for ids in found]
 
 
 def _place(

@@ -67,6 +67,17 @@ def test_system_2(tmp_path):
     assert (pictures / "speed_system2.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("how", [[], ["--unshared"]], ids=["shared", "unshared"])
+def test_system_2_that_asks_the_base_model(tmp_path, how):
+    out = tmp_path / "system2.json"
+    run("system2.py", "--quick", "--grounder", "reasoner", *how, f"--out={out}")
+    (row,) = rows(out)
+    assert row["point"]["size"] == ", ".join(
+        ["random", "reasoner quick", "answers of 4", *(["unshared"] if how else [])]
+    )
+    assert all(parts["boxes"] > 0 and parts["masks"] > 0 for parts in row["seconds"].values())
+
+
 def test_memory_of_an_update(tmp_path):
     """Eight completions of 64 tokens on a prompt of 256: 2560 tokens row by row, 768 in one."""
     out = tmp_path / "memory.json"

@@ -1,7 +1,8 @@
 """Sizes and workloads that memory plans are made of."""
 
-from models.memory import Segmenter, Workload
+from models.memory import Workload
 from models.sizes import ReasonerSizes
+from models.system2_memory import Segmenter
 
 SEVEN = ReasonerSizes(
     decoder=6_525_618_176,

@@ -12,9 +12,11 @@ from plans import LOAD, SEVEN
 from datamodules.modules import RefAVSDataModule, ReVOSDataModule
 from lightning_modules.planning import judge, memory_table, workload
 from lightning_modules.sharded_strategy import ShardedStrategy
-from models.memory import Segmenter, Workload, plan_memory
+from models.box_grounder import ReasonerGrounder
+from models.memory import Workload, plan_memory
 from models.propagator import SAM2Propagator
 from models.reasoner import LoRA, Reasoner
+from models.system2_memory import Asking, Segmenter
 
 CHANGES: Mapping[str, dict[str, object]] = {
     "--trainer.strategy fsdp": {"is_sharded": True},
@@ -97,6 +99,22 @@ def test_a_workload_is_what_is_configured() -> None:
     assert load.segmenter == Segmenter("small", frames_per_encode=4, objects_per_pass=32, kept_frames=10)
 
 
+def test_a_base_that_is_asked_for_boxes_is_planned_with() -> None:
+    """900 tokens of 28 x 28 pixels and what stands before them; four rollouts with four keyframes each."""
+    made = module()
+    made.grounder = ReasonerGrounder(max_new_tokens=99, batch_size=12, shared=False)
+    data = RefAVSDataModule(close_up_max_pixels=900 * 28 * 28)
+    _, load = workload(made, data, devices=1, strategy="auto", precision="bf16-mixed")
+    assert load.asking == Asking(920, keyframes=16, group_size=4, batch_size=12, answer_tokens=99, shared=False)
+
+
+def test_fewer_questions_at_a_time_are_a_way_out() -> None:
+    load = replace(LOAD, segmenter=None, asking=Asking(4000, keyframes=64, batch_size=64))
+    verdict = judge(SEVEN, load, 40.0)
+    assert verdict.flags == ("--model.grounder.batch_size 4",)
+    assert "GB for the boxes on each device" in verdict.message
+
+
 def test_silent_data_and_whole_models_are_told_apart() -> None:
     data = ReVOSDataModule(glance_frames=24, clip_frames=30, prompts_per_step=2)
     _, load = workload(module(), data, devices=2, strategy="ddp", precision="32-true")
@@ -119,5 +137,5 @@ def test_the_table_shows_every_part_and_the_sum() -> None:
     verdict = judge(SEVEN, LOAD, 80.0)
     table = memory_table(verdict)
     assert list(table.columns[0].cells) == [*verdict.plan.rows, "all"]
-    assert list(table.columns[3].cells)[-1] == f"{verdict.plan.totals[2]:.2f}"
+    assert list(table.columns[4].cells)[-1] == f"{verdict.plan.totals[3]:.2f}"
     assert "8.93 billion frozen weights, 161.5 million trained" in str(table.title)

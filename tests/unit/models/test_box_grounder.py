@@ -25,8 +25,8 @@ class ScriptedReasoner:
         yield
         self.is_reference = False
 
-    def generate_text(self, images, questions, *, max_new_tokens):
-        self.asked.append((len(images), questions, max_new_tokens, self.is_reference))
+    def generate_text(self, images, questions, *, max_new_tokens, shared):
+        self.asked.append((len(images), questions, max_new_tokens, self.is_reference, shared))
         return [self.answer] * len(questions)
 
 
@@ -50,18 +50,32 @@ def test_thousandths_become_pixels_of_the_frame(make_clip):
     assert found.boxes.tolist() == [[0, 14, 28, 56], [28, 0, 56, 14]]
 
 
-def test_everything_that_fits_is_asked_together_with_the_adapter_off(make_clip):
-    grounder, reasoner = ReasonerGrounder(max_new_tokens=9, batch_size=3), ScriptedReasoner("[]")
+@pytest.mark.parametrize("shared", [True, False])
+def test_everything_that_fits_is_asked_together_with_the_adapter_off(make_clip, shared):
+    grounder, reasoner = ReasonerGrounder(max_new_tokens=9, batch_size=3, shared=shared), ScriptedReasoner("[]")
     grounder.load(reasoner)
     asked = requests((0, "star"), (2, "star"), (2, "moon"), (0, "star"), (0, "moon"))
     found = grounder.ground(make_clip(), asked)
     shown = [
-        (images, [(index, "star" in text) for index, text in questions], tokens, is_off)
-        for images, questions, tokens, is_off in reasoner.asked
+        (images, [(index, "star" in text) for index, text in questions], *rest)
+        for images, questions, *rest in reasoner.asked
     ]
-    assert shown == [(2, [(0, True), (0, False)], 9, True), (2, [(1, True), (1, False)], 9, True)]
+    assert shown == [
+        (2, [(0, True), (0, False)], 9, True, shared),
+        (2, [(1, True), (1, False)], 9, True, shared),
+    ]
     assert not reasoner.is_reference
     assert [answer.boxes.shape for answer in found] == [(0, 4)] * 5
+
+
+@pytest.mark.parametrize(("shared", "passes"), [(True, [3, 3]), (False, [2, 2, 2])])
+def test_a_keyframe_is_in_one_pass_unless_every_question_reads_it_anyway(make_clip, shared, passes):
+    """Three questions about the first keyframe, one and two about the others, at most two at a time."""
+    grounder, reasoner = ReasonerGrounder(batch_size=2, shared=shared), ScriptedReasoner("[]")
+    grounder.load(reasoner)
+    images = np.zeros((3, 28, 28, 3), np.uint8)
+    grounder.find(images, [["a", "b", "c"], ["a"], ["a", "b"]])
+    assert [len(questions) for _, questions, *_ in reasoner.asked] == passes
 
 
 def test_prose_is_no_box(make_clip):

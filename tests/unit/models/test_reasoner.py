@@ -125,7 +125,8 @@ def test_exported_adapter_continues_where_it_was(make_reasoner, make_clip, tmp_p
     assert any(p.requires_grad for p in continued.parameters())
 
 
-def test_generate_text_answers_each_question_as_if_it_were_alone(make_reasoner):
+@pytest.mark.parametrize("shared", [True, False])
+def test_generate_text_answers_each_question_as_if_it_were_alone(make_reasoner, shared):
     """Rows of different lengths share a batch, and rows of one image its pass through the tower."""
     reasoner = make_reasoner(gain=4.0)
     rng = np.random.default_rng(0)
@@ -133,8 +134,11 @@ def test_generate_text_answers_each_question_as_if_it_were_alone(make_reasoner):
     questions = [(0, "where"), (2, "where is it, and what does it do"), (0, "what"), (1, "where"), (0, "where")]
     towers = []
     multimodal_part(reasoner.thinker).visual.register_forward_hook(lambda *call: towers.append(len(call[1][0])))
-    together = reasoner.generate_text(images, questions, max_new_tokens=4)
-    alone = [reasoner.generate_text([images[index]], [(0, text)], max_new_tokens=4)[0] for index, text in questions]
+    together = reasoner.generate_text(images, questions, max_new_tokens=4, shared=shared)
+    alone = [
+        reasoner.generate_text([images[index]], [(0, text)], max_new_tokens=4, shared=shared)[0]
+        for index, text in questions
+    ]
     assert together == alone
     assert together[0] == together[4]
     assert len(set(together)) > 2

@@ -23,23 +23,21 @@ def test_sound_that_is_heard_whole_is_not_mentioned(make_reasoner, make_clip):
         builder.from_clip(make_clip(seconds=12, has_audio=False))
 
 
-def test_an_answer_about_an_image_ends_with_the_turn(make_reasoner, make_clip, monkeypatch):
-    """The folder's generation settings name no end; the tokenizer does. Its end is made the first token sampled."""
-    reasoner = make_reasoner(gain=4.0)
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_answer_about_an_image_ends_with_the_turn(make_reasoner, make_clip, monkeypatch, shared):
+    """The folder's generation settings name no end and punish repetition; what counts is the tokenizer's end alone."""
+    reasoner, produced = make_reasoner(gain=4.0), []
     image = make_clip().frames.read([0])[0]
-    produced = []
-    generate = reasoner.thinker.generate
+    monkeypatch.setattr(reasoner, "decode", lambda ids: produced.append(ids.tolist()) or "")
 
-    def watched(**inputs):
-        out = generate(**inputs)
-        produced.append(out[0, inputs["input_ids"].shape[1] :].tolist())
-        return out
+    def ask() -> list[int]:
+        reasoner.generate_text([image], [(0, "where")], max_new_tokens=4, shared=shared)
+        return produced[-1]
 
-    monkeypatch.setattr(reasoner.thinker, "generate", watched)
+    before = ask()
+    assert len(before) == 4
     reasoner.thinker.generation_config.eos_token_id = None
-    reasoner.generate_text([image], [(0, "where")], max_new_tokens=4)
-    first = produced[0][0]
-    assert len(produced[0]) == 4
-    monkeypatch.setattr(type(reasoner), "end_of_turn_ids", (first,))
-    reasoner.generate_text([image], [(0, "where")], max_new_tokens=4)
-    assert produced[1] == [first]
+    reasoner.thinker.generation_config.repetition_penalty = 1e6
+    assert ask() == before
+    monkeypatch.setattr(type(reasoner), "end_of_turn_ids", (before[1],))
+    assert ask() == before[: before.index(before[1]) + 1]

@@ -50,7 +50,7 @@ def random_reasoner(config: Qwen2_5OmniThinkerConfig, lora: LoRA, device: torch.
     tokenizer = build_tokenizer(["find the red circle"], vocabulary=300)
     reasoner = Reasoner(template="short", lora=lora, dtype="bfloat16", gradient_checkpointing=True)
     reasoner.attach(thinker, build_processor(tokenizer, TinySizes()))
-    return reasoner.to(device).train()
+    return reasoner.to(device)
 
 
 def random_prompt(length: int, hidden: int, device: torch.device) -> EncodedPrompt:

@@ -182,7 +182,7 @@ def test_every_tenth_picture_validates(tmp_path):
 
 
 def test_held_out_pictures_are_the_same_for_every_seed(tmp_path):
-    table = [row(f"refcocog_{n}", f"thing {n}", rows()[0]["solution"], 10 * n) for n in range(40)]
+    table = [row(f"refcocog_{n}", f"thing {n}", rows()[0]["solution"], 5 * n) for n in range(40)]
     root = str(write_refcocog(tmp_path / "t", table))
     held_out = []
     for seed in (0, 1, 2):

@@ -103,7 +103,7 @@ class SFTModule(TwoSystemModule):
             rewards=rewards or {},
             # What these two stand for is decided below, by rates of its own.
             optimizer=torch.optim.AdamW,
-            schedule=Schedule(),
+            schedule=Schedule(total_steps=steps),
             evaluation=evaluation,
             max_new_tokens=max_new_tokens,
         )
@@ -278,7 +278,7 @@ class SFTModule(TwoSystemModule):
 
     def _rate(self, step: int) -> float:
         """Factor of the learning rate: warm-up over 5 % (at most 100 steps), plateau, linear decay to 3 %."""
-        steps = self.steps or 1
+        steps, step = self.steps or 1, step + self.pace.ahead
         warm = min(100, max(1, steps // 20))
         left = (steps - step) / max(1.0, self.decay_share * steps)
         return max(0.03, min(1.0, (step + 1) / warm, left))

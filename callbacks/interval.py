@@ -68,4 +68,6 @@ def resampled_means(
     picks = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
     times = np.stack([np.bincount(row, minlength=len(sums)) for row in picks])
     drawn = times @ counts
-    return np.divide(times @ sums, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
+    means: Float[np.ndarray, "resamples means"] = np.full(drawn.shape, np.nan)
+    np.divide(times @ sums, drawn, out=means, where=drawn > 0)
+    return means

@@ -291,5 +291,5 @@ class TwoSystemModule(L.LightningModule):
         """Refuse a checkpoint that does not hold the whole adapter; go on at its place in the epoch."""
         check_trainable(self, checkpoint)
         match_place(checkpoint, self.trainer)
-        if self.schedule.total_steps is None:
+        if self._is_training and self.schedule.total_steps is None:
             self.pace.load(checkpoint, self.trainer, self.updates_per_batch)

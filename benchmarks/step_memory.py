@@ -39,10 +39,10 @@ from models.sharded_loading import on_meta
 from models.sizes import measure
 from models.tiny.reasoner import TinySizes, build_processor, build_tokenizer
 
-RESULTS = Path(__file__).parent / "results" / "step_memory.json"
-PARTS = (PHASES[0], PHASES[2])
 MOST_OFF = 0.15
 """Largest difference of a plan, as a share of what was measured."""
+RESULTS = Path(__file__).parent / "results" / "step_memory.json"
+PARTS = (PHASES[0], PHASES[2])
 
 
 def random_reasoner(config: Qwen2_5OmniThinkerConfig, lora: LoRA, device: torch.device) -> Reasoner:

@@ -12,7 +12,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from lightning_modules.sharded_strategy import ShardedStrategy, shards_of
+from lightning_modules.sharded_strategy import ShardedStrategy
 from models.loading import find_weights
 from models.memory import PHASES, MemoryPlan, Segmenter, Workload, plan_memory, prompt_tokens
 from models.sizes import ReasonerSizes, sizes_of
@@ -81,7 +81,7 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
     path = find_weights(reasoner.path, flag="model.reasoner.path", required=[("config.json",)])
     sizes = sizes_of(path, reasoner.lora)
     is_sharded = isinstance(strategy, ShardedStrategy)
-    shards = shards_of(strategy.shard_size, devices) if is_sharded else 1
+    shards = strategy.shards_of(devices) if isinstance(strategy, ShardedStrategy) else 1
     # Of a mixture, the source with the longest prompts and the one with the longest clips.
     parts = list(getattr(data, "parts", {}).values()) or [data]
     load = Workload(

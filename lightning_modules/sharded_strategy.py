@@ -86,7 +86,7 @@ class ShardedStrategy(ModelParallelStrategy):
         # Lightning's "auto" is the number of nodes.
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
-        shards = shards_of(self.shard_size, self.world_size)
+        shards = self.shards_of(self.world_size)
         mesh = init_device_mesh(
             self.root_device.type, (self.world_size // shards, shards), mesh_dim_names=("copies", "shards")
         )
@@ -95,6 +95,23 @@ class ShardedStrategy(ModelParallelStrategy):
             self.lightning_module._device_mesh = mesh
         used = mesh["shards"] if shards == self.world_size else mesh
         self.sharding = Sharding(used, self.root_device, offload=self.offload, gather=self.gather)
+
+    def shards_of(self, devices: int) -> int:
+        """Devices that share one copy of the base.
+
+        Args:
+            devices: Of all nodes together.
+
+        Raises:
+            ConfigError: They cannot be divided so.
+        """
+        shards = devices if self.shard_size == "all" else self.shard_size
+        if shards < 1 or devices % shards:
+            raise ConfigError(
+                f"sharding.shard_size is {self.shard_size}, which does not divide the {devices} devices of the run. Set"
+                " --sharding.shard_size all, or to a number that does."
+            )
+        return shards
 
     def describe(self) -> str:
         """What is spread how, in one line."""
@@ -213,25 +230,6 @@ class ShardedStrategy(ModelParallelStrategy):
         backend = super()._get_process_group_backend()
         is_bare = self.offload and self.root_device.type != "cpu" and ":" not in backend
         return f"cpu:gloo,{self.root_device.type}:{backend}" if is_bare else backend
-
-
-def shards_of(shard_size: int | Literal["all"], devices: int) -> int:
-    """Devices that share one copy of the base.
-
-    Args:
-        shard_size: As configured.
-        devices: Of all nodes together.
-
-    Raises:
-        ConfigError: The devices cannot be divided so.
-    """
-    shards = devices if shard_size == "all" else shard_size
-    if shards < 1 or devices % shards:
-        raise ConfigError(
-            f"sharding.shard_size is {shard_size}, which does not divide the {devices} devices of the run. Set "
-            "--sharding.shard_size all, or to a number that does."
-        )
-    return shards
 
 
 def _without_state(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,17 @@ def test_a_run_that_does_not_fit_fits_with_the_flags_that_are_named(
     assert plan_memory(SEVEN, changed).peak <= card_gb
 
 
+def test_devices_that_cannot_be_divided_are_refused_as_in_the_run() -> None:
+    with pytest.raises(ConfigError, match=r"shard_size is 8, which does not divide the 1 devices"):
+        workload(module(), RefAVSDataModule(), devices=1, strategy=ShardedStrategy(8), precision="bf16-mixed")
+
+
+def test_the_table_names_the_frames_that_system_2_keeps() -> None:
+    """Without `data.clip_frames` no setting says how many a clip has."""
+    assert LOAD.segmenter is not None
+    assert f"System 2 with {LOAD.segmenter.kept_frames} frames" in str(memory_table(judge(SEVEN, LOAD, 80.0)).title)
+
+
 def test_a_run_that_nothing_helps_is_told_so() -> None:
     verdict = judge(SEVEN, LOAD, 4.0)
     assert verdict.flags == ()
@@ -98,11 +109,6 @@ def test_a_workload_is_what_is_configured() -> None:
     assert load.segmenter == Segmenter("small", frames_per_encode=4, objects_per_pass=32, kept_frames=10)
 
 
-def test_devices_that_cannot_be_divided_are_refused_as_in_the_run() -> None:
-    with pytest.raises(ConfigError, match=r"shard_size is 8, which does not divide the 1 devices"):
-        workload(module(), RefAVSDataModule(), devices=1, strategy=ShardedStrategy(8), precision="bf16-mixed")
-
-
 def test_silent_data_and_whole_models_are_told_apart() -> None:
     data = ReVOSDataModule(glance_frames=24, clip_frames=30, prompts_per_step=2)
     _, load = workload(module(), data, devices=2, strategy="ddp", precision="32-true")
@@ -127,5 +133,3 @@ def test_the_table_shows_every_part_and_the_sum() -> None:
     assert list(table.columns[0].cells) == [*verdict.plan.rows, "all"]
     assert list(table.columns[3].cells)[-1] == f"{verdict.plan.totals[2]:.2f}"
     assert "8.93 billion frozen weights, 161.5 million trained" in str(table.title)
-    assert LOAD.segmenter is not None
-    assert f"System 2 with {LOAD.segmenter.kept_frames} frames" in str(table.title)

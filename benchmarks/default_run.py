@@ -4,11 +4,12 @@
 
 Needs `pip install -e ".[bench]"`.
 
-Every run is a process of its own, `python train.py fit --config configs/<name>.yaml --seed_everything <seed>`, one
-after the other. Read from its run folder: held-out scores before and after with their paired 95 % intervals, the
-training reward (mean of the first and of the last quarter of the steps), how many rewards were logged; from the
-operating system: wall time and peak memory, workers included. Written: `benchmarks/results/default_run.json`, the same
-as a table in `default_run.md`, and `docs/images/default_run.png` with the curves.
+Every run is a process of its own, `python train.py fit --config configs/<name>.yaml --seed_everything <seed>`, as many
+at once as `--at-once` says (2, each of which computes on one core). Read from its run folder: held-out scores before
+and after with their paired 95 % intervals, the training reward (mean of the first and of the last quarter of the
+steps), how many rewards were logged; from the operating system: wall time and peak memory, workers included. Written:
+`benchmarks/results/default_run.json`, the same as a table in `default_run.md`, and `docs/images/default_run.png` with
+the curves.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -158,12 +160,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "default_run", help="where the run folders go")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "default_run.png")
+    parser.add_argument("--at-once", type=int, default=2, help="runs that go on at the same time")
     options, extra = parser.parse_known_args()
-    runs = [run_once(config, seed, options.folder, extra) for config in options.configs for seed in options.seeds]
+    jobs = [(config, seed) for seed in options.seeds for config in options.configs]
+    with ThreadPoolExecutor(options.at_once) as pool:
+        done = list(pool.map(lambda job: run_once(*job, options.folder, extra), jobs))
+    runs = sorted(done, key=lambda run: (options.configs.index(run.config), run.seed))
     source = {
         "command": " ".join(["python", "benchmarks/default_run.py", *sys.argv[1:]]),
         "commit": commit(ROOT),
         "machine": f"{psutil.cpu_count()} CPU threads, {platform.machine()}, no accelerator used",
+        "at once": f"{options.at_once} runs",
     }
     options.out.mkdir(parents=True, exist_ok=True)
     content = {"provenance": source, "runs": [asdict(run) for run in runs]}

@@ -1,6 +1,8 @@
 """A whole step of GRPO, ours beside TRL's: rollout, reward and update on the same prompts, in one process, in turn.
 
-    python benchmarks/trl_step.py                          every point, three runs each: hours
+    python benchmarks/trl_step.py                                      lengths of prompts and completions: hours
+    python benchmarks/trl_step.py --points 1024x64 --groups 4 16       and group sizes beside 8
+    python benchmarks/trl_step.py --points 1024x256 2048x256 --lengths varied
     python benchmarks/trl_step.py --points 2048x64 --runs 1
     python benchmarks/trl_step.py --device cuda --shape 7b --family omni
 

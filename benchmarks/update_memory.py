@@ -6,13 +6,15 @@
 Three sides: *shared* is the packed row, *plain* the naive form (one row per completion, logits at completion positions
 only and all at once), *trl* the forward pass of TRL's trainer with a plain policy-gradient loss behind it. Every number
 comes from a process of its own, and is what the peak lies above what was there before the update: resident memory on a
-CPU, allocated memory on a GPU. The same allocator settings as in `trl_step.py`. Needs `pip install -e ".[bench]"` for
-TRL's side.
+CPU, allocated memory on a GPU. The same allocator settings as in `trl_step.py`, under which freed memory stays
+resident; it is given back before the start, or an update that fits into it would seem to need nothing. Needs
+`pip install -e ".[bench]"` for TRL's side.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import statistics
@@ -91,7 +93,6 @@ def measure(point: Point) -> dict[str, float]:
     completions = torch.randint(20, 400, (point["group"], point["completion"]), device=device)
     side = trl_scores if point["side"] == "trl" else our_scores
     scores = side(point, model, processor, read_prompt(processor, conversation, device), completions)
-    gc.collect()
     start = reset_peak(device)
     logprobs = scores()
     advantages = torch.linspace(-1, 1, point["group"], device=device)[:, None]
@@ -151,10 +152,12 @@ def trl_scores(
 
 
 def reset_peak(device: torch.device) -> int:
-    """Forget earlier peaks; bytes in use now."""
+    """Give freed memory back and forget earlier peaks; bytes in use now."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's way to set the peak to what is resident now
     return _resident("VmRSS")
 

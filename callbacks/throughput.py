@@ -1,7 +1,8 @@
 """How fast a run is, and how much of a step is spent waiting for data.
 
-The parts of a step time themselves (`time/…_s`); this adds what lies around them: the whole step, the wait for the next
-batch, tokens per second and peak memory.
+The parts of a step time themselves (`time/…_s`), and the loader times how long its newest batch was waited for; this
+adds the whole step, tokens per second and peak memory. What other callbacks do between two steps, such as writing a
+checkpoint, is in neither.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Throughput(Callback):
-    """Logs one value per step and key: "time/step_s", "time/waiting_s", "throughput/…" and "memory/peak_gb"."""
+    """Logs one value per step and key: "time/step_s", "time/waiting_s", "throughput/…" and "memory/peak_gb".
+
+    The wait is missing for loaders that do not time it (`ClipLoader.waited_s`).
+    """
 
     def __init__(self, *, enabled: bool = True) -> None:
         """Keep the setting.
@@ -25,7 +29,6 @@ class Throughput(Callback):
             enabled: False logs nothing.
         """
         self.enabled = enabled
-        self._asked_s: float | None = None
         self._began_s = 0.0
         self._tokens = 0
 
@@ -39,22 +42,15 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Log this step; the first one has not waited."""
-        if self.enabled:
-            step_s = time.perf_counter() - self._began_s
-            waiting_s = 0.0 if self._asked_s is None else max(0.0, self._began_s - self._asked_s)
-            values = {
-                "time/step_s": step_s,
-                "time/waiting_s": waiting_s,
-                "throughput/waiting_share": waiting_s / (waiting_s + step_s),
-                "memory/peak_gb": peak_memory_gb(pl_module.device),
-            }
-            pl_module.log_dict(values | self._token_rates(trainer, pl_module, step_s))
-        self._asked_s = time.perf_counter()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What came between two steps was no waiting."""
-        self._asked_s = None
+        """Log this step and the wait for its batch, which for the first one of an epoch is for its workers too."""
+        if not self.enabled:
+            return
+        step_s = time.perf_counter() - self._began_s
+        values = {"time/step_s": step_s, "memory/peak_gb": peak_memory_gb(pl_module.device)}
+        waiting_s = getattr(trainer.train_dataloader, "waited_s", None)
+        if waiting_s is not None:
+            values |= {"time/waiting_s": waiting_s, "throughput/waiting_share": waiting_s / (waiting_s + step_s)}
+        pl_module.log_dict(values | self._token_rates(trainer, pl_module, step_s))
 
     def _token_rates(self, trainer: L.Trainer, pl_module: L.LightningModule, step_s: float) -> dict[str, float]:
         """Completion tokens per second of rollout, and prompt and completion tokens per second of the step.
@@ -78,7 +74,10 @@ class Throughput(Callback):
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Most memory so far in gigabytes (1e9 bytes): allocated on a CUDA device, else resident in this process."""
+    """Most memory since the process started, reading weights included, in gigabytes (1e9 bytes).
+
+    Allocated on a CUDA device, else resident in this process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kibibytes on Linux

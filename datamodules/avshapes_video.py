@@ -98,18 +98,20 @@ def tracking_case(key: tuple[int, ...], *, size: int, jitter: float) -> Tracking
 
 
 class TrainWindows(Dataset[WindowBatch]):
-    """The batch of every training step: pairs of frames and single frames in turns, then windows, frames now and then.
+    """The batch of every training step: pairs of frames and single frames in turns, then windows and some of both.
 
     Args:
         seed: With the step, decides everything.
-        pair_steps: Steps of the first stage, pairs of consecutive frames and single frames in turns. A decoder that has
-            learned boxes alone is slow to take memories in, and the other way round.
+        pair_steps: Steps of the first stage, pairs of frames and single frames in turns: a decoder that has learned
+            boxes alone is slow to take memories in, and the other way round. The frames of a pair are neighbors at
+            first, and as far apart as the clip is long once half of the stage is over.
         video_steps: Steps of the second stage.
         side: Side of the frames in pixels.
         images: Pairs in a batch of pairs, frames in a batch of single frames.
         window_clips: Clips in a batch of windows.
         window_frames: Frames of a window in the first half of the second stage; the whole clip in the second half.
-        image_share: Every so many steps of the second stage are single frames, so that boxes are not forgotten.
+        image_share: Every so many steps of the second stage are single frames, and as many pairs, so that neither boxes
+            nor looking back are forgotten.
         jitter: Largest move of a box's side, share of its extent.
         first_step: Step that item 0 belongs to, when a run is continued.
     """
@@ -148,18 +150,26 @@ class TrainWindows(Dataset[WindowBatch]):
         step = self._first_step + index
         rng = np.random.default_rng((self._seed, _TRAIN, step))
         key = (self._seed, _TRAIN, step)
-        return draw_windows(rng, key, self._shape(rng, step), side=self._side, jitter=self._jitter)
+        return draw_windows(rng, key, self.shape(rng, step), side=self._side, jitter=self._jitter)
 
-    def _shape(self, rng: np.random.Generator, step: int) -> WindowShape:
+    def shape(self, rng: np.random.Generator, step: int) -> WindowShape:
+        """What the windows of a step look like.
+
+        Args:
+            rng: Decides how many prompts they have.
+            step: 0-based.
+        """
+        longest = WORLDS[0].frames
         taught = step - self._pair_steps
         if taught < 0:
-            return WindowShape(self._images, frames=2 if step % 2 == 0 else 1)
-        if taught % self._image_share == self._image_share - 1:
-            return WindowShape(self._images, frames=1)
+            farthest = 1 + round((longest - 2) * min(1.0, 2 * step / self._pair_steps))
+            return WindowShape(self._images, frames=1 + (step + 1) % 2, stride=farthest)
+        still = self._image_share - 1 - taught % self._image_share
+        if still < 2:
+            return WindowShape(self._images, frames=1 + still, stride=longest)
         prompts = 1 + int(rng.random() < 0.25)
         if taught < self._video_steps // 2:
-            return WindowShape(self._window_clips, self._window_frames, prompts)
-        longest = WORLDS[0].frames
+            return WindowShape(self._window_clips, self._window_frames, prompts, stride=longest)
         clips = max(1, round(self._window_clips * self._window_frames / longest))
         return WindowShape(clips, longest, prompts)
 
@@ -200,7 +210,7 @@ class AVShapesVideoDataModule(L.LightningDataModule):
         images: Pairs in a batch of pairs, frames in a batch of single frames.
         window_clips: Clips in a batch of windows.
         window_frames: Frames of a window in the first half of the video steps; the whole clip of 10 frames after.
-        image_share: Every so many video steps are single frames.
+        image_share: Every so many video steps are single frames, and as many are pairs; at least 2.
         jitter: Largest move of a training box's side, share of the box's extent.
         val_cases: Held-out clips of a validation round.
         case_size: Side of the held-out frames in pixels; the benchmark's.
@@ -231,9 +241,10 @@ class AVShapesVideoDataModule(L.LightningDataModule):
             "images": images,
             "window_clips": window_clips,
             "val_cases": val_cases,
-            "image_share": image_share,
         }
         problems = [f"data.{name} must be at least 1, found {count}." for name, count in counts.items() if count < 1]
+        if image_share < 2:
+            problems.append(f"data.image_share must be at least 2, found {image_share}.")
         longest = WORLDS[0].frames
         if not 3 <= window_frames <= longest:
             problems.append(f"data.window_frames must be 3..{longest}, found {window_frames}.")

@@ -19,6 +19,9 @@ from datamodules.avshapes.scene import World, sample_scene
 WORLDS = (World(), World(distinct_shapes=False))
 """The worlds of both benchmarks, drawn equally often."""
 
+_LIVELY = tuple(replace(world, moving_share=0.85) for world in WORLDS)
+"""The same with more motion: what stands still is easy to follow, and teaches to look where the thing was."""
+
 _LEAST_AREA = 0.0025
 """Least visible area of a prompted thing, share of the frame: 41 of 128 x 128 pixels, about 6 x 7."""
 
@@ -60,11 +63,14 @@ class WindowShape:
         clips: Number of clips.
         frames: Frames of each window.
         prompts: Prompted frames of each window.
+        stride: Largest distance between neighboring frames of a window, as far as the clip is long enough; every
+            window draws its own from 1..stride.
     """
 
     clips: int
     frames: int
     prompts: int = 1
+    stride: int = 1
 
 
 def jitter_box(
@@ -112,9 +118,9 @@ def draw_windows(
     clip: list[int] = []
     attempt = 0
     while len(frames) < shape.clips:
-        scene = sample_scene((*key, attempt), WORLDS[rng.integers(len(WORLDS))])
+        scene = sample_scene((*key, attempt), _LIVELY[rng.integers(len(_LIVELY))])
         attempt += 1
-        pixels, truth = render_frames(scene, frames=_draw_span(rng, scene.world.frames, shape.frames), size=side)
+        pixels, truth = render_frames(scene, frames=_draw_span(rng, scene.world.frames, shape), size=side)
         visible = truth[list(prompted)].mean(axis=(2, 3)) >= _LEAST_AREA
         things = _choose(rng, truth, visible.all(axis=0))
         if not len(things):
@@ -153,8 +159,10 @@ def _draw_prompted(rng: np.random.Generator, shape: WindowShape) -> tuple[int, .
     return tuple(sorted(int(position) for position in positions))
 
 
-def _draw_span(rng: np.random.Generator, clip_frames: int, window_frames: int) -> list[int]:
-    """Consecutive frames, half of the time backward."""
-    start = int(rng.integers(clip_frames - window_frames + 1))
-    span = list(range(start, start + window_frames))
+def _draw_span(rng: np.random.Generator, clip_frames: int, shape: WindowShape) -> list[int]:
+    """Frames at equal distances, half of the time backward."""
+    steps = shape.frames - 1
+    stride = int(rng.integers(1, max(1, min(shape.stride, (clip_frames - 1) // max(1, steps))) + 1))
+    start = int(rng.integers(clip_frames - stride * steps))
+    span = list(range(start, start + stride * steps + 1, stride))
     return span[::-1] if rng.random() < 0.5 else span

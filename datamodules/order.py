@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import NotRequired, TypedDict
@@ -187,6 +188,7 @@ class ClipLoader:
         clips: What is served.
         order: In which order.
         skipped: How often each clip with a broken file was left out in this process, by clip id.
+        waited_s: Seconds that whoever takes batches has waited for the newest.
     """
 
     def __init__(self, clips: Prompts, order: TrainOrder | EvalOrder, *, num_workers: int = 0) -> None:
@@ -201,6 +203,7 @@ class ClipLoader:
         self.order = order
         self.num_workers = num_workers
         self.skipped: Counter[str] = Counter()
+        self.waited_s = 0.0
 
     def __len__(self) -> int:
         """Batches per epoch in this process."""
@@ -208,8 +211,12 @@ class ClipLoader:
 
     def __iter__(self) -> Iterator[list[Clip | Lesson]]:
         """Serve an epoch; nothing happens before the first batch is taken."""
+        asked_s = time.perf_counter()
         for served in self._loader():
-            yield [item.clip for item in self._reported(served) if item.clip is not None]
+            batch = [item.clip for item in self._reported(served) if item.clip is not None]
+            self.waited_s = time.perf_counter() - asked_s
+            yield batch
+            asked_s = time.perf_counter()
 
     def _loader(self) -> DataLoader[Served]:
         return DataLoader(

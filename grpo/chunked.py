@@ -19,7 +19,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_ELEMENTS = 2**25
-"""Most logits that exist at the same time: 128 MiB in float32, some 200 tokens of the released vocabulary."""
+"""Most logits of a chunk: some 200 tokens of the released vocabulary.
+
+In float32 that is 128 MiB, twice, for scores and probabilities; with the product in the weights' own type and what is
+made of the probabilities in it, about three times 128 MiB at the peak.
+"""
 
 
 def chosen_logprobs(

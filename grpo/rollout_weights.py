@@ -189,7 +189,8 @@ def rollout_weights(reasoner: Reasoner, *, merge: bool | None = None) -> Rollout
         merge: Fold the adapter into a copy of the weights; None does so where nothing is lost, in float32 on the CPU.
 
     Raises:
-        ConfigError: A copy was asked for, and layers are not to be held even once.
+        ConfigError: A copy was asked for, and layers are not to be held even once, or it would lack a part of the
+            adapter.
     """
     model: Any = reasoner.language_model
     visited = reasoner.visited
@@ -197,6 +198,11 @@ def rollout_weights(reasoner: Reasoner, *, merge: bool | None = None) -> Rollout
         raise ConfigError(
             "model.grpo.merge_adapter is true, which copies all layers, and sharding.gather is layer, which has no "
             "room for them. Set --model.grpo.merge_adapter null, or --sharding.gather model."
+        )
+    if merge and not _is_low_rank_only(reasoner):
+        raise ConfigError(
+            "model.grpo.merge_adapter is true, but the adapter has parts beside its low-rank product (DoRA, or a "
+            "bias), which a copy of the weights would lack. Set --model.grpo.merge_adapter null."
         )
     is_merged = visited is None and (_loses_nothing(reasoner) if merge is None else merge)
     form: Callable[[Any], RolloutLayer] = MergedLayer if is_merged else ModuleLayer
@@ -217,13 +223,17 @@ def rollout_weights(reasoner: Reasoner, *, merge: bool | None = None) -> Rollout
 
 def _loses_nothing(reasoner: Reasoner) -> bool:
     weight, kind = reasoner.embed_tokens.weight, reasoner.device.type
-    adapters = [module for module in reasoner.language_model.modules() if isinstance(module, LoraLayer)]
     return (
         kind == "cpu"
         and weight.dtype == torch.float32
         and not torch.is_autocast_enabled(kind)
-        and not any(adapter.lora_variant or any(adapter.lora_bias.values()) for adapter in adapters)
+        and _is_low_rank_only(reasoner)
     )
+
+
+def _is_low_rank_only(reasoner: Reasoner) -> bool:
+    adapters = [module for module in reasoner.language_model.modules() if isinstance(module, LoraLayer)]
+    return not any(adapter.lora_variant or any(adapter.lora_bias.values()) for adapter in adapters)
 
 
 def _normalized(hidden: Rows, norm: Any) -> Rows:  # noqa: ANN401 (a transformers class without useful types)

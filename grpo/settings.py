@@ -37,7 +37,7 @@ class GRPOSettings:
         rollout_rows: Most completions that "shared" samples at a time; fewer take less memory.
         merge_adapter: Let "shared" sample from a copy of the weights that the adapter is folded into; null does so
             where nothing is lost by it, with float32 weights on a CPU.
-        check_every: Rollouts between two comparisons of "shared" with "plain"; 0 compares in the first batch only.
+        check_every: Rollouts between two comparisons of "shared" with "plain"; 0 compares in the first two only.
     """
 
     group_size: int = 8
@@ -72,7 +72,7 @@ class GRPOSettings:
             "epsilon_high": (self.clip_high > 0, "more than 0, or null to take epsilon"),
             "max_grad_norm": (self.max_grad_norm >= 0, "0 (no clipping) or more"),
             "rollout_rows": (self.rollout_rows >= 1, "at least 1"),
-            "check_every": (self.check_every >= 0, "0 (first batch only) or more"),
+            "check_every": (self.check_every >= 0, "0 (first two rollouts only) or more"),
         }
         problems = [
             f"model.grpo.{name} is {getattr(self, name)}; expected {expected}"

@@ -48,11 +48,12 @@ class StaticDecoder(Decoder):
         # Zeros, because whatever stands in an unused place is multiplied by a weight of 0.
         self.prompt = torch.zeros(*shape, heads, max_prompt, width, device=device, dtype=dtype)
         self.own = torch.zeros(*shape, heads, rows_per_group, max_new_tokens, width, device=device, dtype=dtype)
-        self.lengths, self.starts, self.written = torch.zeros(3, groups, dtype=torch.long, device=device)
+        self.lengths, self.starts, self.written, self.moving = torch.zeros(4, groups, dtype=torch.long, device=device)
+        self.counted = [0] * groups  # `written` once more, to be read without waiting for the device
         self.tokens = torch.zeros(groups * rows_per_group, dtype=torch.long, device=device)
         self.alive = torch.zeros(0, dtype=torch.long, device=device)
         self.free = list(range(groups))
-        self.graphs: dict[int, Callable[[], Tensor]] = {}
+        self.graphs: dict[int, Callable[[], Tensor] | None] = {}
 
     def has_room(self, rows: int) -> bool:
         """See `Decoder`."""
@@ -65,7 +66,7 @@ class StaticDecoder(Decoder):
             for kind, state in enumerate(states):
                 self.prompt[layer, kind, place, :, : state.shape[2]] = state[:, 0]
         self.lengths[place], self.starts[place] = encoded.embeddings.shape[1], encoded.next_position
-        self.written[place] = 0
+        self.written[place], self.moving[place] = 0, 1
         first = place * self.places[1]
         self.alive = torch.cat([self.alive, torch.arange(first, first + rows, device=self.alive.device)])
         return logits
@@ -75,27 +76,33 @@ class StaticDecoder(Decoder):
         self.alive = self.alive[rows]
         taken = set((self.alive // self.places[1]).tolist())
         self.free = [place for place in range(self.places[0]) if place not in taken]
+        # Places whose group is done stand still, so that they never point behind the end of the memory.
+        for place in self.free:
+            self.written[place] = self.moving[place] = self.counted[place] = 0
 
     def step(self, tokens: Int64[Tensor, "rows"]) -> Float[Tensor, "rows vocab"]:
         """See `Decoder`."""
         self.tokens[self.alive] = tokens
-        capacity, needed = FIRST_CAPACITY, int(self.written.max()) + 1
+        capacity, needed = FIRST_CAPACITY, max(self.counted) + 1
         while capacity < needed:
             capacity *= 2
         capacity = min(capacity, self.own.shape[-2])
         if capacity not in self.graphs:
             self.graphs[capacity] = self._captured(capacity)
-        logits = self.graphs[capacity]()[self.alive]
-        self.written += 1
-        # Places whose group is done stand still, so that they never point behind the end of the memory.
-        self.written[self.free] = 0
+        replay = self.graphs[capacity]
+        logits = (replay() if replay else self._compute(capacity))[self.alive]
+        self.written += self.moving
+        self.counted = [0 if place in self.free else count + 1 for place, count in enumerate(self.counted)]
         return logits
 
-    def _captured(self, capacity: int) -> Callable[[], Tensor]:
-        """The step as a graph on a CUDA device, and as it is anywhere else or where it cannot be captured."""
+    def _captured(self, capacity: int) -> Callable[[], Tensor] | None:
+        """The step as a graph on a CUDA device; None anywhere else, and where it cannot be captured.
+
+        Nothing that is kept here may hold the decoder: in a ring of references its memory would outlive the rollout.
+        """
         device = self.tokens.device
         if device.type != "cuda":
-            return lambda: self._compute(capacity)
+            return None
         graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
@@ -104,9 +111,11 @@ class StaticDecoder(Decoder):
         try:
             with torch.cuda.graph(graph):
                 logits = self._compute(capacity)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             warnings.warn(f"sampling without CUDA graphs, which is slower: {error}", stacklevel=2)
-            return lambda: self._compute(capacity)
+            return None
 
         def replay() -> Tensor:
             graph.replay()

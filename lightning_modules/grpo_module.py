@@ -166,7 +166,8 @@ class GRPOModule(TwoSystemModule):
             noise_key(seed=self.sampling.noise_seed, rollout_step=step, sample_id="update", index=self.global_rank)
         )
         with self.clock.phase("update"), self.reasoner.gathered_ends():
-            self.self_check(self.engine, self.reasoner, judged[0], step, temperature=self.sampling.scale)
+            asked = judged[self.self_check.checked % len(judged)]
+            self.self_check(self.engine, self.reasoner, asked, step, temperature=self.sampling.scale)
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()
         metrics |= table.metrics() | self._reward_metrics(groups, outputs) | self.clock.lap()

@@ -29,6 +29,7 @@ from lightning_modules.propagator_gates import CaseScore, PropagatorGates, gates
 from models.propagator import SAM2Propagator
 from models.sam2_loading import WEIGHTS_FILE, save_predictor
 from models.sam2_predictor import normalize_frames
+from models.tiny.lookback import lookback_loss, watch_memory_attention
 from models.tiny.propagator import TINY_CONFIG, Window, build_tiny_propagator, track_window
 from models.tiny.propagator_loss import window_loss
 
@@ -54,6 +55,7 @@ class PropagatorModule(L.LightningModule):
         weight_decay: AdamW's weight decay.
         object_weight: Weight of the object score's loss.
         absent_weight: Weight of a frame without the thing in that loss; a frame with it has 1.
+        lookback_weight: Weight of the loss that tells memory attention where to look, on pairs of frames.
         export_dir: Folder that the weights are written to when training ends; null writes and measures nothing.
         gate_cases: Held-out clips that the gates are measured on.
     """
@@ -70,6 +72,7 @@ class PropagatorModule(L.LightningModule):
         weight_decay: float = 0.01,
         object_weight: float = 1.0,
         absent_weight: float = 2.0,
+        lookback_weight: float = 0.3,
         export_dir: str | None = "weights/tiny/propagator",
         gate_cases: int = 200,
     ) -> None:
@@ -83,6 +86,7 @@ class PropagatorModule(L.LightningModule):
         self.weight_decay = weight_decay
         self.object_weight = object_weight
         self.absent_weight = absent_weight
+        self.lookback_weight = lookback_weight
         self.export_dir = export_dir
         self.gate_cases = gate_cases
         self.predictor: Any = None
@@ -127,11 +131,19 @@ class PropagatorModule(L.LightningModule):
             batch.clip_frames,
             known=batch.masks[:, list(batch.prompted)] if stage == "pair" else None,
         )
-        loss = window_loss(track_window(self.predictor, window), batch.masks, absent_weight=self.absent_weight)
+        with watch_memory_attention(self.predictor) as looks:
+            outputs = track_window(self.predictor, window)
+        loss = window_loss(outputs, batch.masks, absent_weight=self.absent_weight)
+        total = loss.mask + self.object_weight * loss.object
         named = {f"loss/{stage}_mask": loss.mask, f"loss/{stage}_object": loss.object}
+        if stage == "pair":
+            remembered = batch.prompted[0]
+            lookback = lookback_loss(looks, batch.masks[:, remembered], batch.masks[:, 1 - remembered])
+            total = total + self.lookback_weight * lookback
+            named["loss/pair_lookback"] = lookback
         seen = {f"train/{stage}_iou": loss.iou, f"train/{stage}_object_errors": loss.object_errors}
         self.log_dict(named | seen, prog_bar=True, batch_size=1)
-        return loss.mask + self.object_weight * loss.object
+        return total
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with one schedule over both stages."""

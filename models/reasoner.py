@@ -176,8 +176,11 @@ class Reasoner(nn.Module):
         return str(self.builder.tokenizer.decode(ids, skip_special_tokens=True))
 
     def prepare(self, clip: Clip) -> Prompt:
-        """Model inputs of a clip's question, on the CPU: those made ahead, or now; see `PromptBuilder.from_clip`."""
-        found = clip.ahead.get(PROMPT)
+        """Model inputs of a clip's question, on the CPU: those made ahead, or now; see `PromptBuilder.from_clip`.
+
+        The clip gives them up: it may be kept for long, and pixels and sound are large.
+        """
+        found = clip.ahead.pop(PROMPT, None)
         return found if isinstance(found, Prompt) else self.builder.from_clip(clip)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:

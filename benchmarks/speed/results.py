@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -41,8 +42,22 @@ class Results:
         self.rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
 
     def missing(self, point: Point, run: int) -> bool:
-        """Whether a point has still to be measured for the given time, counted from 0."""
-        return not any(row["point"] == dict(point) and row["run"] == run for row in self.rows)
+        """Whether a point has still to be measured for the given time, counted from 0.
+
+        What is kept although it was measured with other code or libraries is named in a warning, once per kind.
+        """
+        found = [row for row in self.of(point) if row["run"] == run]
+        now = provenance()
+        for row in found:
+            then = row["provenance"]
+            if any(then[name] != now[name] for name in ("commit", "versions")):
+                warnings.warn(
+                    f"{self.path.name} holds measurements of commit {then['commit'][:12]} ({then['versions']}), and "
+                    f"this is {now['commit'][:12]} ({now['versions']}): medians may mix the two. Give another --out, "
+                    "or move the file away, to measure everything again.",
+                    stacklevel=2,
+                )
+        return not found
 
     def of(self, point: Point) -> list[dict[str, Any]]:
         """All measurements of a point."""

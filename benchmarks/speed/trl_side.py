@@ -1,8 +1,9 @@
 """One step of TRL's GRPOTrainer, split into the same parts as ours.
 
 The trainer is the released one. Its methods are timed from outside, and completions end where they are told to. On a
-CPU its output head would score all positions of a row, because the kernel that picks the completion's is for Triton
-devices; here it picks them everywhere, as it would on a GPU.
+CPU its output head would score all positions of a row, because it picks the completion's on Triton devices only; here
+it picks them everywhere, as it would on a GPU. That goes by a name that is private to TRL, so it is checked that TRL
+asks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import trl
 import trl.trainer.utils
 from datasets import Dataset
 from peft import LoraConfig
@@ -30,6 +32,21 @@ TRL_PARTS = {
     "_generate_and_score_completions": "sample and score",
     "training_step": "step",
 }
+
+
+class CompletionsOnly:
+    """Answers TRL's question whether a device has Triton, which is whether its head skips the prompt.
+
+    Attributes:
+        is_asked: Whether it has been asked.
+    """
+
+    is_asked = False
+
+    def __call__(self, device: torch.device) -> bool:
+        """Always yes."""
+        self.is_asked = True
+        return True
 
 
 @dataclass(frozen=True)
@@ -80,13 +97,18 @@ class TimedTrainer(GRPOTrainer):  # type: ignore[misc]
 
     Attributes:
         laps: The clock.
+        completions_only: What its head asks.
     """
 
     laps: Laps
+    completions_only: CompletionsOnly
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **more: Any) -> Any:
         with self.laps.part("forward" if torch.is_grad_enabled() else "reference"):
-            return super()._get_per_token_logps_and_entropies(*args, **more)
+            found = super()._get_per_token_logps_and_entropies(*args, **more)
+        if not self.completions_only.is_asked:
+            raise RuntimeError(_not_asked("the forward pass did not ask it"))
+        return found
 
 
 def _timed(method: str, part: str) -> Callable[..., Any]:
@@ -153,8 +175,12 @@ def make_trainer(
     reward: Callable[[list[str]], list[float]],
     device: torch.device,
 ) -> TimedTrainer:
-    """The trainer, ready to train; see `run_trl`."""
-    trl.trainer.utils._use_triton = lambda _: True
+    """The trainer, ready to train; see `run_trl`.
+
+    Raises:
+        RuntimeError: This release of TRL cannot be told to score completion positions only.
+    """
+    completions_only = score_completions_only()
     group, longest = len(settings.lengths), max(settings.lengths)
     config = GRPOConfig(
         tempfile.mkdtemp(),
@@ -193,9 +219,29 @@ def make_trainer(
         processing_class=processor,
         peft_config=lora,
     )
-    trainer.laps = Laps(device)
+    trainer.laps, trainer.completions_only = Laps(device), completions_only
     _end_at(trainer, settings.lengths, processor.tokenizer.eos_token_id)
     return trainer
+
+
+def score_completions_only() -> CompletionsOnly:
+    """Let TRL's head skip the prompt on every device.
+
+    Raises:
+        RuntimeError: This release has no such question.
+    """
+    if not hasattr(trl.trainer.utils, "_use_triton"):
+        raise RuntimeError(_not_asked("there is none"))
+    answer = CompletionsOnly()
+    trl.trainer.utils._use_triton = answer
+    return answer
+
+
+def _not_asked(found: str) -> str:
+    return (
+        "expected TRL's output head to ask trl.trainer.utils._use_triton whether to skip the prompt, but in TRL "
+        f"{trl.__version__} {found}, and a comparison would make TRL look slower than it is. Install trl>=1.16,<1.17."
+    )
 
 
 def repeated(inputs: dict[str, Tensor], rows: int) -> dict[str, Tensor]:

@@ -6,10 +6,11 @@ object and to ignore the box, and memory attention stays blind for long. Three c
 
 - smooth position codes in the prompt encoder, and query and key projections of the mask decoder that start equal, so
   that attention begins as similarity of position and content;
-- memory attention that starts local and loud: queries and keys share a bias on fast-turning pairs of the rotary code,
-  which makes every place look at the same place of a memory first (and, pushed through the memory encoder's own
-  projections, at what looks alike), and masks weigh more than pixels in a memory. Averaged over the frame, or drowned
-  in pixels, a memory says nothing, and attention collapses before it has learned anything;
+- memory attention that starts a little local and loud: queries and keys share a bias on fast-turning pairs of the
+  rotary code, which makes every place look around the same place of a memory first (and, pushed through the memory
+  encoder's own projections, at what looks alike), and masks weigh more than pixels in a memory. Averaged over the
+  frame, or drowned in pixels, a memory says nothing that a decoder could learn to read. Where to look from then on is
+  taught directly (`models.tiny.lookback`);
 - true masks in the memories of prompted frames at first (`Window.known`), because predicted ones are worth nothing yet;
 - an object score that starts positive.
 
@@ -34,11 +35,10 @@ TINY_CONFIG = Path(__file__).with_name("propagator.yaml")
 
 _POSITION_SCALE = 0.35
 _SIMILARITY_GAIN = 1.5
-_MATCHING_GAIN = 4.0
-_LOCAL_BIAS = 8.0
+_LOCAL_BIAS = 2.0
 _LOCAL_PAIRS = 3
 """Rotary pairs per axis that carry the bias; at side 8 they turn by 1, 0.75 and 0.56 radians per cell."""
-_VALUE_GAIN = 20.0
+_VALUE_GAIN = 5.0
 _MASK_GAIN = 15.0
 _KNOWN_LOGIT = 10.0
 _OBJECT_BIAS = 2.0
@@ -107,7 +107,7 @@ def _start_memory_attention(model: ClipPredictor) -> None:
     for layer in model.memory_attention.layers:
         layer.self_attn.q_proj.weight.copy_(layer.self_attn.k_proj.weight)
         cross = layer.cross_attn_image
-        cross.q_proj.weight.copy_(_MATCHING_GAIN * cross.k_proj.weight @ into_memory)
+        cross.q_proj.weight.copy_(cross.k_proj.weight @ into_memory)
         cross.v_proj.weight.mul_(_VALUE_GAIN)
         # Channels (2i, 2i + 1) of the first half turn with the column, those of the second half with the row.
         for bias in (cross.q_proj.bias, cross.k_proj.bias):

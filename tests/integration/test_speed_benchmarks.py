@@ -1,18 +1,42 @@
 """The benchmarks of speed run, on models so small that their figures say nothing, and write what they found."""
 
 import json
+import os
 import subprocess
 import sys
+import warnings
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+HOLES = """
+import torch
+from update_memory import peak, reset_peak
+
+freed = [torch.ones(2**18) for _ in range(400)]
+del freed
+start = reset_peak(torch.device("cpu"))
+needed = torch.ones(300 * 2**18)
+print((peak(torch.device("cpu")) - start) / 2**20)
+"""
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """What the scripts share, imported as they import it."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield lambda name: import_module(f"speed.{name}")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "speed"]:
+        sys.modules.pop(name)
 
 
 def run(script: str, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), *options],
+        [sys.executable, str(BENCHMARKS / script), *options],
         capture_output=True,
         text=True,
         timeout=600,
@@ -44,11 +68,53 @@ def test_system_2(tmp_path):
 
 
 def test_memory_of_an_update(tmp_path):
+    """Eight completions of 64 tokens on a prompt of 256: 2560 tokens row by row, 768 in one."""
     out = tmp_path / "memory.json"
-    run("update_memory.py", "--quick", "--sides", "shared", "plain", f"--out={out}")
+    point = ("--shape=quick", "--points=256x64", "--vocabulary=32768")
+    run("update_memory.py", *point, "--sides", "shared", "plain", f"--out={out}")
     found = {row["point"]["side"]: row["bytes"] for row in rows(out)}
-    assert found.keys() == {"shared", "plain"}
-    assert all(size > 2**20 for size in found.values())
+    assert 2**20 < found["shared"] < 0.8 * found["plain"]
+
+
+def test_memory_that_was_freed_before_an_update_does_not_hide_what_it_needs(speed):
+    """400 MiB are freed, and then 300 are needed, under the allocator settings of the measurement."""
+    paths = os.pathsep.join([str(ROOT), str(BENCHMARKS)])
+    found = subprocess.check_output(
+        [sys.executable, "-c", HOLES],
+        env={**os.environ, **speed("processes").ALLOCATOR, "PYTHONPATH": paths},
+        text=True,
+    )
+    assert 299 < float(found) < 350
+
+
+def test_what_was_measured_with_other_code_is_named(speed, tmp_path, monkeypatch):
+    results = speed("results").Results(tmp_path / "some.json")
+    results.add({"prompt": 1}, 0, {"seconds": 2.0})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not results.missing({"prompt": 1}, 0)
+    results.rows[0]["provenance"]["commit"] = "0123456789abcdef"
+    with pytest.warns(UserWarning, match=r"some\.json holds measurements of commit 0123456789ab .* may mix the two"):
+        assert not results.missing({"prompt": 1}, 0)
+    assert results.missing({"prompt": 1}, 1)
+
+
+def test_a_release_of_trl_whose_head_cannot_be_told_is_refused(speed, monkeypatch):
+    utils = pytest.importorskip("trl.trainer.utils", reason="TRL comes with the extra `bench`")
+    side = speed("trl_side")
+    answer = side.score_completions_only()
+    assert utils._use_triton is answer
+    trainer = side.TimedTrainer.__new__(side.TimedTrainer)
+    trainer.laps, trainer.completions_only = speed("laps").Laps(torch.device("cpu")), answer
+    name = "_get_per_token_logps_and_entropies"
+    monkeypatch.setattr(side.GRPOTrainer, name, lambda self, ask: ask and utils._use_triton(torch.device("cpu")))
+    assert getattr(trainer, name)(ask=True)
+    answer.is_asked = False
+    with pytest.raises(RuntimeError, match=r"in TRL [\d.]+ the forward pass did not ask it.*trl>=1\.16,<1\.17"):
+        getattr(trainer, name)(ask=False)
+    monkeypatch.delattr(utils, "_use_triton")
+    with pytest.raises(RuntimeError, match="there is none"):
+        side.score_completions_only()
 
 
 def test_a_step_beside_trl(tmp_path):
@@ -69,6 +135,16 @@ def test_the_loss_sees_what_the_sampler_saw_and_trl_does_not(tmp_path):
     assert gaps["ours"]["loss"]["max"] < 1e-4
     assert gaps["ours"]["sampling"]["max"] < 1e-4
     assert gaps["trl"]["loss"]["mean"] > 0.05
+
+
+@pytest.mark.parametrize("kind", ["image", "audio"])
+def test_half_precision_sees_it_up_to_rounding(tmp_path, kind):
+    pytest.importorskip("trl", reason="TRL comes with the extra `bench`")
+    out = tmp_path / "correctness.json"
+    run("correctness.py", "--quick", "--kinds", kind, "--sides", "ours", "--dtype", "bfloat16", f"--out={out}")
+    (row,) = rows(out)
+    assert 1e-4 < row["gaps"]["loss"]["mean"] < 0.05
+    assert 1e-4 < row["gaps"]["sampling"]["mean"] < 0.05
 
 
 def test_measurements_of_several_prompts_are_drawn_as_curves(tmp_path):

@@ -4,7 +4,7 @@ import torch
 
 from datamodules.avshapes.world import UNSEEN_LOOKS
 from datamodules.avshapes_video import AVShapesVideoDataModule, HeldOutCases, SceneFrames, TrainWindows, tracking_case
-from datamodules.avshapes_windows import WindowBatch, WindowShape, draw_windows, jitter_box
+from datamodules.avshapes_windows import WindowBatch, WindowShape, _draw_span, draw_windows, jitter_box
 from datamodules.errors import ConfigError
 
 SIDE = 64
@@ -95,29 +95,61 @@ def test_rough_boxes_look_like_a_detectors():
     assert 0.7 < np.mean(ious) < 0.8
 
 
-TRAIN = {"pair_steps": 2, "video_steps": 4, "side": SIDE, "images": 3, "window_clips": 4, "window_frames": 5}
+def strides(shape: WindowShape, count: int = 40) -> set[int]:
+    """Distances between neighboring frames of drawn windows."""
+    rngs = [np.random.default_rng(seed) for seed in range(count)]
+    return {abs(span[1] - span[0]) for span in (_draw_span(rng, 10, shape) for rng in rngs)}
+
+
+def test_strides_go_up_to_what_is_asked_for_and_what_fits():
+    assert strides(WindowShape(clips=1, frames=5)) == {1}
+    assert strides(WindowShape(clips=1, frames=4, stride=2)) == {1, 2}
+    assert strides(WindowShape(clips=1, frames=5, stride=9)) == {1, 2}
+    assert strides(WindowShape(clips=1, frames=2, stride=9), count=200) == set(range(1, 10))
+    assert strides(WindowShape(clips=1, frames=10, stride=9)) == {1}
+
+
+def test_spans_stay_in_the_clip_and_run_both_ways():
+    rng = np.random.default_rng(0)
+    spans = [_draw_span(rng, 10, WindowShape(clips=1, frames=4, stride=3)) for _ in range(200)]
+    for span in spans:
+        assert len(set(np.diff(span))) == 1
+        assert 0 <= min(span) <= max(span) <= 9
+    assert {span[0] for span in spans} == set(range(10))
+    assert _draw_span(rng, 10, WindowShape(clips=1, frames=1, stride=9))[0] in range(10)
+
+
+TRAIN = {"pair_steps": 4, "video_steps": 6, "side": SIDE, "images": 3, "window_clips": 4, "window_frames": 5}
 
 
 def train_windows(**changes) -> TrainWindows:
-    return TrainWindows(0, **{**TRAIN, "image_share": 2, "jitter": 0.2, **changes})
+    return TrainWindows(0, **{**TRAIN, "image_share": 3, "jitter": 0.2, **changes})
 
 
 def test_stages_follow_each_other():
-    """A step of pairs and one of frames; then 2 of short and 2 of whole windows, every second one of frames again. A
-    short batch has 4 x 5 frames, so a batch of whole clips of 10 frames holds 2."""
-    shapes = [tuple(batch.frames.shape[:2]) for batch in (train_windows()[step] for step in range(6))]
-    assert shapes == [(3, 2), (3, 1), (4, 5), (3, 1), (2, 10), (3, 1)]
+    """Steps of pairs and of frames in turns; then short and whole windows, of every three steps one with pairs and one
+    with frames again. A short batch has 4 x 5 frames, so a batch of whole clips of 10 frames holds 2."""
+    shapes = [tuple(batch.frames.shape[:2]) for batch in (train_windows()[step] for step in range(10))]
+    assert shapes == [(3, 2), (3, 1), (3, 2), (3, 1), (4, 5), (3, 2), (3, 1), (2, 10), (3, 2), (3, 1)]
+
+
+def test_pairs_begin_as_neighbors_and_end_as_far_apart_as_the_clip_is_long():
+    windows = train_windows(pair_steps=40)
+    widest = [windows.shape(np.random.default_rng(0), step).stride for step in range(0, 40, 2)]
+    assert widest[0] == 1
+    assert widest == sorted(widest)
+    assert widest[10:] == [9] * 10
 
 
 def test_a_continued_run_sees_what_it_would_have_seen():
-    later = train_windows(first_step=4)
+    later = train_windows(first_step=8)
     assert len(later) == 2
-    assert torch.equal(later[0].frames, train_windows()[4].frames)
+    assert torch.equal(later[0].frames, train_windows()[8].frames)
 
 
 def test_steps_end():
-    with pytest.raises(IndexError, match="step 6 of 6"):
-        train_windows()[6]
+    with pytest.raises(IndexError, match="step 10 of 10"):
+        train_windows()[10]
     with pytest.raises(IndexError, match="case 3 of 3"):
         HeldOutCases(0, count=3, size=SIDE, jitter=0.1)[3]
 
@@ -150,10 +182,10 @@ def test_frames_are_rendered_on_demand_at_the_asked_size():
 
 
 def test_the_data_module_serves_both():
-    data = AVShapesVideoDataModule(**TRAIN, image_share=2, val_cases=2, case_size=SIDE)
+    data = AVShapesVideoDataModule(**TRAIN, image_share=3, val_cases=2, case_size=SIDE)
     steps = list(data.train_dataloader())
-    assert len(steps) == 6
-    assert torch.equal(steps[4].frames, train_windows(jitter=0.25)[4].frames)
+    assert len(steps) == 10
+    assert torch.equal(steps[8].frames, train_windows(jitter=0.25)[8].frames)
     assert [case.clip.id for case in data.val_dataloader()] == ["avshapes/0/1/0", "avshapes/0/1/1"]
 
 
@@ -169,10 +201,11 @@ def test_batches_move_and_cases_stay():
 
 def test_all_wrong_settings_are_named_at_once():
     with pytest.raises(ConfigError) as error:
-        AVShapesVideoDataModule(images=0, window_frames=11, val_cases=-1)
+        AVShapesVideoDataModule(images=0, window_frames=11, image_share=1, val_cases=-1)
     for text in (
         "data.images must be at least 1, found 0.",
         "data.val_cases must be at least 1, found -1.",
         "data.window_frames must be 3..10, found 11.",
+        "data.image_share must be at least 2, found 1.",
     ):
         assert text in str(error.value)

@@ -77,9 +77,27 @@ def test_half_precision_may_differ_in_single_tokens(reasoner, group):
             check_engine(Off(2.0), reasoner, group, temperature=0.7)
 
 
-@pytest.mark.parametrize(("every", "checked"), [(0, [5]), (3, [5, 6, 9]), (1, [5, 6, 7, 8, 9])])
+@pytest.mark.parametrize("by", [0.3, 2.5])
+def test_half_precision_may_not_differ_at_the_same_place_of_all_completions(reasoner, by):
+    """The first token of four completions of 100: 2.5 nats there are 0.025 in the mean, which rounding may be."""
+    request = SampleRequest(random_prompt(reasoner, 12), [3, 1, 4, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = SharedEngine().sample(reasoner, [request], Sampling(max_new_tokens=100))[0]
+        lengths = [len(completion.ids) for completion in found]
+        assert sum(lengths) > 240
+        wrong = [c.logprobs.index_add(0, torch.tensor([0]), torch.tensor([by])) for c in found]
+        changed = [replace(c, logprobs=values) for c, values in zip(found, wrong, strict=True)]
+        group = PromptGroup(request.encoded, tuple(changed), torch.zeros(4))
+        if by < 0.5:
+            check_engine(SharedEngine(), reasoner, group, temperature=1.0)
+            return
+        with pytest.raises(RunError, match=r"when sampled and when scored.*at token 0 .*\(mean at one place: largest"):
+            check_engine(SharedEngine(), reasoner, group, temperature=1.0)
+
+
+@pytest.mark.parametrize(("every", "checked"), [(0, [5, 6]), (3, [5, 6, 9]), (2, [5, 6, 8]), (1, [5, 6, 7, 8, 9])])
 def test_when_it_is_time(reasoner, group, every, checked):
-    """From rollout step 5 on, as after a resume: the first, and every so many."""
+    """From rollout step 5 on, as after a resume: the first two, and every so many."""
     check, engine, steps = SelfCheck(every=every), Off(0.0), []
     for step in range(5, 10):
         before = engine.calls
@@ -92,4 +110,4 @@ def test_the_plain_engine_is_not_compared_with_itself(reasoner, group):
     plain: Engine = PlainEngine()
     check = SelfCheck()
     check(plain, reasoner, replace(group, completions=()), 0, temperature=0.7)
-    assert not check.has_run
+    assert check.checked == 0

@@ -1,5 +1,7 @@
 """Shared sampling, against one row per completion with the same noise."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,10 +9,11 @@ from hypothesis import strategies as st
 from same_draws import ENDS, RARE_ENDS, assert_alike, requests_of
 from small_models import random_reasoner
 
+from datamodules.errors import ConfigError
 from grpo.decoder import Decoder, ExactDecoder
 from grpo.engine import PlainEngine
 from grpo.logprobs import token_logprobs
-from grpo.rollout_weights import rollout_weights
+from grpo.rollout_weights import ModuleLayer, rollout_weights
 from grpo.sampling import Sampling
 from grpo.shared_engine import SharedEngine
 from grpo.shared_rollout import shared_rollout
@@ -129,6 +132,16 @@ def test_merging_folds_the_adapter_in_and_leaves_the_weights_alone(reasoner):
         assert_alike(reasoner, requests, base, sampling)
     assert_alike(reasoner, requests, merged, sampling)
     assert (merged[0][0].logprobs[0] - base[0][0].logprobs[0]).abs() > 1e-3
+
+
+@pytest.mark.parametrize(("part", "value"), [("lora_variant", object()), ("lora_bias", True)])
+def test_an_adapter_that_is_more_than_a_product_is_not_merged(reasoner, monkeypatch, part, value):
+    """DoRA, or a bias: refused when asked for, and left as trained otherwise."""
+    projection: Any = reasoner.language_model.layers[1].mlp.up_proj
+    monkeypatch.setitem(getattr(projection, part), "default", value)
+    with pytest.raises(ConfigError, match=r"merge_adapter is true, but .*\(DoRA, or a bias\).*merge_adapter null"):
+        rollout_weights(reasoner, merge=True)
+    assert all(isinstance(layer, ModuleLayer) for layer in rollout_weights(reasoner).layers)
 
 
 def test_mixed_precision_samples_what_it_scores(reasoner):

@@ -1,5 +1,9 @@
 """Places of fixed size, against one row per completion with the same noise."""
 
+import contextlib
+import gc
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +15,9 @@ from same_draws import ENDS, RARE_ENDS, assert_alike, requests_of
 from small_models import random_reasoner
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from grpo.engine import SampleRequest
+from grpo.logprobs import token_logprobs
+from grpo.rollout import evaluation_mode
 from grpo.rollout_weights import rollout_weights
 from grpo.sampling import Sampling
 from grpo.shared_engine import SharedEngine
@@ -85,20 +92,110 @@ def test_attention_on_a_cuda_device_has_the_right_form():
     assert (out.shape, out.dtype, out.device.type) == ((24, 28 * 128), torch.bfloat16, "cuda")
 
 
+def test_its_memory_is_given_back_with_the_last_reference(reasoner):
+    """Nothing waits for the garbage collector, which may come long after the update has needed the memory."""
+    decoder = StaticDecoder(rollout_weights(reasoner), groups=1, rows_per_group=2, max_prompt=9, max_new_tokens=4)
+    decoder.admit(requests_of(reasoner, [(9, 2)])[0].encoded, 2)
+    decoder.step(torch.tensor([5, 6]))
+    memory = weakref.ref(decoder)
+    gc.disable()
+    try:
+        del decoder
+        assert memory() is None
+    finally:
+        gc.enable()
+
+
+def test_counters_of_device_and_host_agree_and_free_places_stand_still(reasoner):
+    """Two places: the first group ends after two steps, and a third prompt takes its place a step later."""
+    requests = requests_of(reasoner, [(9, 2), (5, 1), (7, 2)])
+    decoder = StaticDecoder(rollout_weights(reasoner), groups=2, rows_per_group=2, max_prompt=9, max_new_tokens=8)
+    counters = []
+
+    def step(rows: int) -> None:
+        decoder.step(torch.arange(rows))
+        assert decoder.written.tolist() == decoder.counted
+        counters.append(list(decoder.counted))
+
+    for request in requests[:2]:
+        decoder.admit(request.encoded, len(request.keys))
+    step(3)
+    step(3)
+    decoder.keep(torch.tensor([False, False, True]))
+    step(1)
+    decoder.admit(requests[2].encoded, 2)
+    step(3)
+    assert counters == [[1, 1], [2, 2], [0, 3], [1, 4]]
+
+
+@pytest.fixture
+def capture(reasoner, monkeypatch):
+    """A decoder that believes to be on a GPU, where recording a graph ends in an error."""
+    decoder = StaticDecoder(rollout_weights(reasoner), groups=1, rows_per_group=2, max_prompt=9, max_new_tokens=4)
+    decoder.tokens = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(decoder, "_compute", lambda capacity: None)
+    for name in ("CUDAGraph", "Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr(torch.cuda, "stream", lambda side: contextlib.nullcontext())
+
+    def ending_in(error: Exception):
+        @contextlib.contextmanager
+        def graph(_: object) -> Iterator[None]:
+            yield
+            raise error
+
+        monkeypatch.setattr(torch.cuda, "graph", graph)
+        return decoder._captured(4)
+
+    return ending_in
+
+
+def test_a_step_that_cannot_be_captured_runs_without_a_graph(capture):
+    with pytest.warns(UserWarning, match="sampling without CUDA graphs, which is slower: not permitted"):
+        assert capture(RuntimeError("not permitted")) is None
+
+
+def test_running_out_of_memory_in_a_capture_is_no_reason_to_go_on(capture):
+    with pytest.raises(torch.OutOfMemoryError, match="tried to allocate"):
+        capture(torch.OutOfMemoryError("tried to allocate"))
+
+
+def moved(requests: list[SampleRequest], device: str, dtype: torch.dtype) -> list[SampleRequest]:
+    """Prompts on another device."""
+    prompts = [request.encoded for request in requests]
+    there = [
+        replace(prompt, embeddings=prompt.embeddings.to(device, dtype), positions=prompt.positions.to(device))
+        for prompt in prompts
+    ]
+    return [replace(request, encoded=prompt) for request, prompt in zip(requests, there, strict=True)]
+
+
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("error:sampling without CUDA graphs")
 def test_graphs_draw_the_same(reasoner):
     on_gpu = random_reasoner(gain=2.0, key_value_heads=2, layers=3).to("cuda")
     requests, sampling = requests_of(reasoner, [(20, 4), (7, 4), (11, 4)]), Sampling(max_new_tokens=70)
-    moved = [
-        replace(
-            request,
-            encoded=replace(
-                request.encoded,
-                embeddings=request.encoded.embeddings.to("cuda"),
-                positions=request.encoded.positions.to("cuda"),
-            ),
+    there = moved(requests, "cuda", torch.float32)
+    assert_alike(reasoner, requests, SharedEngine(rollout_rows=8).sample(on_gpu, there, sampling), sampling)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.filterwarnings("error:sampling without CUDA graphs")
+def test_a_base_in_bfloat16_samples_what_it_scores(device):
+    """With the adapter in float32, as in every run on a GPU; there as graphs."""
+    reasoner = random_reasoner(gain=2.0, key_value_heads=2, layers=3).to(device)
+    for parameter in reasoner.parameters():
+        parameter.data = parameter.data if parameter.requires_grad else parameter.data.bfloat16()
+    requests = moved(requests_of(reasoner, [(20, 4), (7, 4), (11, 4)]), device, torch.bfloat16)
+    decoder = StaticDecoder(rollout_weights(reasoner), groups=2, rows_per_group=4, max_prompt=20, max_new_tokens=70)
+    with evaluation_mode(reasoner):
+        found = shared_rollout(
+            decoder, requests, Sampling(max_new_tokens=70), end_ids=RARE_ENDS, device=reasoner.device
         )
-        for request in requests
-    ]
-    assert_alike(reasoner, requests, SharedEngine(rollout_rows=8).sample(on_gpu, moved, sampling), sampling)
+        for request, group in zip(requests, found, strict=True):
+            scores = token_logprobs(reasoner, request.encoded, [c.ids for c in group], temperature=1.0)
+            sampled = torch.cat([completion.logprobs for completion in group])
+            difference = (scores.logprobs[scores.mask].detach().cpu() - sampled).abs()
+            assert difference.mean() < 0.05
+            assert difference.max() < 0.5
+    assert max(len(completion.ids) for group in found for completion in group) > 64

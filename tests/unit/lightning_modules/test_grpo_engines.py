@@ -64,14 +64,29 @@ def test_the_shared_engine_trains_what_the_plain_one_trains(make_reasoner, clips
             assert right[name] == pytest.approx(left[name], rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize(("every", "checks"), [(0, 1), (2, 2)])
-def test_the_engine_is_compared_with_the_plain_one(make_reasoner, clips, monkeypatch, every, checks):
-    """In the first of three rollouts, and in every second one when asked."""
+@pytest.mark.parametrize(("every", "checked"), [(0, ["a", "b"]), (2, ["a", "b", "a"])])
+def test_the_engine_is_compared_with_the_plain_one(make_reasoner, clips, monkeypatch, every, checked):
+    """In the first two of three rollouts, and in every second one when asked; prompts take turns."""
     calls = []
     score = PlainEngine.score
-    monkeypatch.setattr(PlainEngine, "score", lambda *a, **k: calls.append(a) or score(*a, **k))
+    monkeypatch.setattr(PlainEngine, "score", lambda *a, **k: calls.append(a[2][0].encoded.clip_id) or score(*a, **k))
     fit(module_of(make_reasoner(), check_every=every), clips, 3)
-    assert len(calls) == checks * 4
+    assert calls == [name for name in checked for _ in range(4)]
+
+
+def test_sampling_without_the_adapter_stops_the_run_once_there_is_something_in_it(make_reasoner, clips, monkeypatch):
+    """In the first rollout a fresh adapter changes nothing, so nothing is wrong yet."""
+    module = module_of(make_reasoner(adapter_scale=0.0))
+    sample = module.engine.sample
+
+    def without_adapter(reasoner, *rest):
+        with reasoner.reference():
+            return sample(reasoner, *rest)
+
+    monkeypatch.setattr(module.engine, "sample", without_adapter)
+    with pytest.raises(RunError, match="when sampled and when scored"):
+        fit(module, clips, 2)
+    assert module.self_check.checked == 1
 
 
 def test_an_engine_that_is_wrong_stops_the_run(make_reasoner, clips, monkeypatch):

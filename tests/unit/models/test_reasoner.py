@@ -142,7 +142,8 @@ def test_generate_text_answers_each_question_as_if_it_were_alone(make_reasoner):
     assert reasoner.generate_text(images, []) == []
 
 
-def test_a_prompt_made_ahead_is_taken_as_it_is(make_reasoner, make_clip, monkeypatch):
+def test_a_prompt_made_ahead_is_taken_as_it_is_and_not_kept(make_reasoner, make_clip, monkeypatch):
+    """Clips are kept with the rollouts of a step, and their pixels would live as long."""
     reasoner, clip = make_reasoner(), make_clip()
     now = reasoner.prepare(clip)
     reasoner.builder.read_ahead(clip)
@@ -150,6 +151,7 @@ def test_a_prompt_made_ahead_is_taken_as_it_is(make_reasoner, make_clip, monkeyp
     ahead = reasoner.prepare(clip)
     assert torch.equal(ahead.input_ids, now.input_ids)
     assert all(torch.equal(ahead.features[name], now.features[name]) for name in now.features)
+    assert not clip.ahead
 
 
 def test_another_question_about_a_clip_does_not_find_the_prompt_of_the_first(make_reasoner, make_clip):

@@ -7,8 +7,9 @@ One policy per row and seed is trained on the RefAVS and ReVOS sides of AVShapes
 same clips for every row. Two runs go side by side, each as a user starts it; a stopped table goes on where it was.
 Written: `docs/results.md` with a plot, and every number in `benchmarks/results/baselines.json`.
 
-Intervals are percentile bootstraps over clips, paired: per clip the mean over seeds of a row minus that of another.
-They cover the choice of clips. The spread after ± is the standard deviation over seeds.
+Intervals are percentile bootstraps over videos, paired: per clip the mean over seeds of a row minus that of another,
+and all clips of a video drawn together. They cover the choice of videos. The spread after ± is the standard deviation
+over seeds.
 """
 
 from __future__ import annotations
@@ -24,9 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.avshapes.make import ensure_avshapes
-from metrics.version import commit
 from score_tables import difference_table, draw, score_table
-from side_by_side import ROOT, Job, Outcome, read_outcome, remember, run_jobs, weights_digest
+from side_by_side import (
+    ROOT,
+    Job,
+    Outcome,
+    commits_of,
+    config_digests,
+    read_outcome,
+    remember,
+    run_jobs,
+    weights_digest,
+)
 
 GRPO = "configs/baselines/grpo.yaml"
 SFT = "configs/baselines/sft.yaml"
@@ -134,7 +144,7 @@ def write_page(
     ]
     for other, title in COMPARED.items():
         if other in table and len(table) > 1:
-            lead = f"Difference to *{title}*, paired over clips, with 95 % intervals."
+            lead = f"Difference to *{title}*, paired over clips, with 95 % intervals over videos."
             parts += [f"## Against {title}", lead, difference_table(table, titles, other)]
     parts.append("\n".join(f"- {name}: {value}" for name, value in source.items()))
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -172,13 +182,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     clips = options.clips or (40 if options.quick else 120)
     folder = (options.folder or ROOT / "runs" / ("baselines_quick" if options.quick else "baselines")).resolve()
     extra = [*(f"--model.{part}.path={options.weights / part}" for part in PARTS), *extra]
+    rows = [row for row in ROWS if row.name in options.rows]
+    jobs = make_jobs(rows, seeds, prompts=prompts, clips=clips, extra=extra)
     settings = {"prompts": prompts, "clips": clips, "extra": extra, "weights": weights_digest(options.weights)}
-    remember(folder, settings)
+    remember(folder, settings | config_digests(jobs))
     if not any(flag.startswith(("--data.root", "--data.avshapes")) for flag in extra):
         for benchmark in ("refavs", "revos"):
             ensure_avshapes(benchmark)
-    rows = [row for row in ROWS if row.name in options.rows]
-    run_jobs(make_jobs(rows, seeds, prompts=prompts, clips=clips, extra=extra), folder, processes=options.processes)
+    run_jobs(jobs, folder, processes=options.processes)
     table = {
         row.name: [read_outcome(folder / f"{row.name}_seed{seed}") for seed in (seeds if row.trains else seeds[:1])]
         for row in rows
@@ -186,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = {row.name: table[row.name][0].prompts for row in rows}
     source = {
         "command": " ".join(["python", "benchmarks/baselines.py", *(arguments or sys.argv[1:])]),
-        "commit": commit(ROOT),
+        "commit": commits_of(table),
         "machine": f"{platform.machine()}, no accelerator used, {options.processes} runs side by side",
         "clips": f"at most {clips} of each test split, the same for every row",
         "weights": settings["weights"],

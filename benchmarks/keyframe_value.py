@@ -3,9 +3,10 @@
     python benchmarks/keyframe_value.py
     python benchmarks/keyframe_value.py --quick
 
-*Frames.* The answers of finished runs (`--answers`) keep their descriptions and get other keyframes: drawn
-at random, spread evenly, the fullest by the ground truth (oracle), the first frame alone. The same with true
-descriptions, so that only the frames differ. System 2 makes the masks; nothing is trained.
+*Frames.* The answers of finished runs (`--answers`; those of `benchmarks/baselines.py` without training and with all
+rewards, if they are there) keep their descriptions and get other keyframes: drawn at random, spread evenly, the fullest
+by the ground truth (oracle), the first frame alone. The same with true descriptions, so that only the frames differ.
+System 2 makes the masks; nothing is trained.
 
 *Compute.* On ReVOS-like clips of 20 frames, the same prompts train policies of two kinds: two systems (System 1 sees 10
 frames and describes, System 2 looks closer), and System 1 alone, which writes where the target is on each keyframe and
@@ -35,7 +36,17 @@ from datamodules.mixture import MixtureDataModule, Source, Sources
 from metrics.version import commit
 from other_frames import frame_table
 from score_tables import column, interval, scored, shown
-from side_by_side import ROOT, Job, Outcome, read_outcome, remember, run_jobs, weights_digest
+from side_by_side import (
+    ROOT,
+    Job,
+    Outcome,
+    config_digests,
+    read_outcome,
+    remember,
+    results_of,
+    run_jobs,
+    weights_digest,
+)
 
 FRAMES, FPS = 20, 2.0
 PLACES = "configs/baselines/sft_places.yaml"
@@ -70,6 +81,19 @@ VARIANTS = (
     Variant("one_pixels", "System 1 alone, 4 x the pixels", (SFT, PLACES), 10, 224, alone=True),
     Variant("one_both", "System 1 alone, both", (SFT, PLACES), 20, 224, alone=True),
 )
+
+
+ANSWERED = ("base_seed0", "rk_ra_rg_seed0")
+"""Runs of `benchmarks/baselines.py` whose frames are replaced unless others are named."""
+
+AGAINST = ("two_sft", "two_grpo")
+"""What others are compared with: the first of these that was made. System 1 alone is supervised, as the first is."""
+
+
+def finished_answers(quick: bool) -> list[Path]:
+    """Folders of the runs in `ANSWERED` that have been tested."""
+    folder = ROOT / "runs" / ("baselines_quick" if quick else "baselines")
+    return [folder / name for name in ANSWERED if results_of(folder / name) is not None]
 
 
 def answered_clips(options: argparse.Namespace) -> MixtureDataModule:
@@ -147,7 +171,13 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     parser.add_argument("--quick", action="store_true", help="one seed, fewer prompts, fewer test clips")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2, with --quick 0")
     parser.add_argument("--variants", nargs="*", choices=[v.name for v in VARIANTS], default=[v.name for v in VARIANTS])
-    parser.add_argument("--answers", nargs="*", type=Path, help="folders of finished runs whose frames are replaced")
+    parser.add_argument(
+        "--answers",
+        nargs="*",
+        type=Path,
+        help="folders of finished runs whose frames are replaced (default: those of runs/baselines that are named in"
+        " ANSWERED; no folder leaves this part out)",
+    )
     parser.add_argument("--prompts", type=int, help="training prompts (default: 256, with --quick 96)")
     parser.add_argument("--clips", type=int, help="most test clips of each split (default: 120, with --quick 40)")
     parser.add_argument("--videos", type=int, default=300, help="training videos with 20 frames")
@@ -165,15 +195,16 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 
 _FRAMES = """\
 Answers keep their descriptions (*own*), or get a true one (*true*), and the same number of other keyframes: the fullest
-by the ground truth (oracle), evenly spread, at random, or the clip's first frame alone. J&F times 100 over test clips
-with a target; differences are paired over clips, with 95 % intervals. An answer that names no moment counts as empty
-masks wherever its own words or frames are needed."""
+by the ground truth (oracle), evenly spread, at random (a mean over four draws), or the clip's first frame alone. J&F
+times 100 over test clips with a target; differences are paired over clips, with 95 % intervals over videos. An answer
+that names no moment counts as empty masks wherever its own words or frames are needed."""
 
 _COMPUTE = """\
 ReVOS-like clips of 20 frames; the same training prompts for every row. *System 1 alone* is supervised to write where
 the target is on each keyframe and looks no closer; masks are propagated by the same SAM2. Compute in GFLOP per clip:
 System 1 reads its frames and writes four keyframes, the grounder looks at four keyframes, SAM2 propagates one object.
-J&F is the mean of referring and reasoning, times 100."""
+J&F is the mean of referring and reasoning, times 100. What the others are compared with is supervised as they are, so
+that the way of training is the same; a row with GRPO has one more advantage. Intervals are over videos."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -184,6 +215,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.clips = options.clips or (40 if options.quick else 120)
     parts = ["# Keyframes and compute"]
     numbers: dict[str, Any] = {}
+    if options.answers is None:
+        options.answers = finished_answers(options.quick)
+        if not options.answers:
+            print(
+                "no finished runs in runs/baselines: frames are not replaced. Make them, or name others with --answers"
+            )
     if options.answers:
         answers = {folder.name: read_outcome(folder) for folder in options.answers}
         text, numbers["frames"] = frame_table(answers, answered_clips(options), options.weights)
@@ -192,11 +229,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = (options.folder or ROOT / "runs" / ("keyframes_quick" if options.quick else "keyframes")).resolve()
         extra = [*(f"--model.{part}.path={options.weights / part}" for part in PARTS), *extra]
         kept = {"prompts": options.prompts, "clips": options.clips, "videos": options.videos, "extra": extra}
-        remember(folder, kept | {"weights": weights_digest(options.weights)})
         root = long_clips(options)
-        run_jobs(make_jobs(options, root, seeds, extra), folder, processes=options.processes)
+        jobs = make_jobs(options, root, seeds, extra)
+        remember(folder, kept | {"weights": weights_digest(options.weights)} | config_digests(jobs))
+        run_jobs(jobs, folder, processes=options.processes)
         table = {name: [read_outcome(folder / f"{name}_seed{seed}") for seed in seeds] for name in options.variants}
-        text, numbers["compute"] = compute_table(table, root, options.weights, against=options.variants[0])
+        text, numbers["compute"] = compute_table(
+            table, root, options.weights, against=next((one for one in AGAINST if one in table), options.variants[0])
+        )
         parts += ["## The same compute for one system", _COMPUTE, text]
     source = {
         "command": " ".join(["python", "benchmarks/keyframe_value.py", *(arguments or sys.argv[1:])]),

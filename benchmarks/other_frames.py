@@ -25,6 +25,9 @@ from side_by_side import Outcome
 POLICIES = ("own", "oracle", "uniform", "random", "first")
 """Whose frames: the answer's own, the fullest by the ground truth, evenly spread, drawn at random, the clip's first."""
 
+DRAWS = 4
+"""How often frames are drawn at random, for a mean over them."""
+
 
 def choose_frames(policy: str, plan: Plan, clip: Clip, *, count: int, rng: np.random.Generator) -> tuple[int, ...]:
     """Frames of a plan by one of `POLICIES`.
@@ -76,23 +79,25 @@ def frame_values(
     """
     own = parse_plan(text, fps=clip.frames.fps, frames=clip.frames.count)
     count = max(1, len(own.keyframes))
-    frames = {policy: choose_frames(policy, own, clip, count=count, rng=rng) for policy in POLICIES}
-    said = [keyframe.description for keyframe in own.keyframes]
-    plans = {f"own/{policy}": plan_with(frames[policy], said, clip) for policy in POLICIES}
-    plans |= {f"true/{policy}": plan_with(frames[policy], [words], clip) for policy in POLICIES}
-    nothing = torch.zeros(0)
-    rollouts = [
-        Rollout(clip, index, "", nothing.long(), nothing, False, plan) for index, plan in enumerate(plans.values())
+    chosen = [
+        (policy, choose_frames(policy, own, clip, count=count, rng=rng))
+        for policy in POLICIES
+        for _ in range(DRAWS if policy == "random" else 1)
     ]
+    said = [keyframe.description for keyframe in own.keyframes]
+    plans = [(f"own/{policy}", plan_with(frames, said, clip)) for policy, frames in chosen]
+    plans += [(f"true/{policy}", plan_with(frames, [words], clip)) for policy, frames in chosen]
+    nothing = torch.zeros(0)
+    rollouts = [Rollout(clip, index, "", nothing.long(), nothing, False, plan) for index, (_, plan) in enumerate(plans)]
     found = pipeline.fill(rollouts, {"boxes", "masks"})
-    values = {}
-    for name, rollout in zip(plans, found, strict=True):
+    values: dict[str, list[float]] = {}
+    for (name, _), rollout in zip(plans, found, strict=True):
         if rollout.masks is None:
             raise ValueError(f"{clip.id}: System 2 gave no masks")
         rules = rules_for(clip.task)
         scores = score_clip(clip.kind, rollout.masks, clip.masks, rules=rules, is_null=False, plan_absent=False)
-        values[name] = float(scores.jf or 0.0)
-    return values
+        values.setdefault(name, []).append(float(scores.jf or 0.0))
+    return {name: float(np.mean(scores)) for name, scores in values.items()}
 
 
 def measured_clips(data: MixtureDataModule) -> Iterator[tuple[Clip, str]]:
@@ -119,6 +124,9 @@ def frame_table(answers: Mapping[str, Outcome], data: MixtureDataModule, weights
 
     Returns:
         The table, and its numbers by title, clip and policy.
+
+    Raises:
+        SystemExit: A run was tested on none of these clips.
     """
     grounder, propagator = DetectorGrounder(str(weights / "grounder")), SAM2Propagator(str(weights / "propagator"))
     grounder.load()
@@ -130,6 +138,12 @@ def frame_table(answers: Mapping[str, Outcome], data: MixtureDataModule, weights
             if clip.id in outcome.texts:
                 rng = np.random.default_rng(sum(clip.id.encode()))
                 found[title][clip.id] = frame_values(clip, outcome.texts[clip.id], words, pipeline, rng)
+    empty = [title for title, values in found.items() if not values]
+    if empty:
+        raise SystemExit(
+            f"{', '.join(empty)}: tested on none of the clips that are drawn here. Name the sizes that they were made"
+            " with by --avshapes-sizes and --cache, and as many --clips."
+        )
     header = ["answers of", "descriptions", *POLICIES, "own - random", "oracle - own", "clips"]
     rows = []
     for title, values in found.items():
@@ -137,7 +151,7 @@ def frame_table(answers: Mapping[str, Outcome], data: MixtureDataModule, weights
             column = {
                 policy: np.array([value[f"{source}/{policy}"] for value in values.values()]) for policy in POLICIES
             }
-            outcomes = {policy: [_as_outcome(column[policy])] for policy in POLICIES}
+            outcomes = {policy: [_as_outcome(dict(zip(values, column[policy], strict=True)))] for policy in POLICIES}
             pairs = (("own", "random"), ("oracle", "own"))
             changes = [interval(outcomes[one], outcomes[other], ["jf"]) for one, other in pairs]
             cells = [f"{100 * column[policy].mean():.1f}" for policy in POLICIES]
@@ -145,6 +159,6 @@ def frame_table(answers: Mapping[str, Outcome], data: MixtureDataModule, weights
     return markdown_table(header, rows), found
 
 
-def _as_outcome(values: np.ndarray) -> Outcome:
-    clips = {str(index): {"jf": float(value)} for index, value in enumerate(values)}
+def _as_outcome(values: Mapping[str, float]) -> Outcome:
+    clips = {clip: {"jf": float(value)} for clip, value in values.items()}
     return Outcome({}, clips, {}, steps=0, prompts=0, seconds=0.0, curves={})

@@ -1,4 +1,4 @@
-"""Tables and plots of runs on the same test clips: means, spread over seeds, paired intervals over clips."""
+"""Tables and plots of runs on the same test clips: means, spread over seeds, paired intervals over videos."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from callbacks.interval import resampled_means
 from callbacks.media import markdown_table
 from side_by_side import Outcome
 
@@ -28,31 +29,43 @@ def column(outcome: Outcome, keys: Sequence[str]) -> float:
     return float(np.mean([outcome.metrics.get(key, np.nan) for key in keys]))
 
 
-def interval(
-    row: Sequence[Outcome], other: Sequence[Outcome], keys: Sequence[str], *, resamples: int = 4000
-) -> tuple[float, float, float]:
-    """Mean difference of two rows and the ends of its 95 % interval, by a bootstrap over clips within each group.
+def interval(row: Sequence[Outcome], other: Sequence[Outcome], keys: Sequence[str]) -> tuple[float, float, float]:
+    """Mean difference of two rows and the ends of its 95 % interval, by a bootstrap over videos.
+
+    Clips are questions about videos, several about each; those of one video are drawn together.
 
     Args:
         row: The runs of a row, one per seed.
         other: Those of the row that it is compared with.
         keys: Means over clips, of which the mean is compared.
-        resamples: Number of bootstrap samples.
 
     Returns:
         (difference, low, high); NaN without clips.
     """
-    rng = np.random.default_rng(0)
-    means, samples = [], []
+    changes = []
     for key in keys:
         ours, theirs = _per_clip(row, key), _per_clip(other, key)
-        change = np.array([ours[clip] - theirs[clip] for clip in sorted(ours.keys() & theirs.keys())])
-        if not len(change):
-            return float("nan"), float("nan"), float("nan")
-        means.append(change.mean())
-        samples.append(change[rng.integers(len(change), size=(resamples, len(change)))].mean(axis=1))
-    low, high = np.quantile(np.mean(samples, axis=0), [0.025, 0.975])
-    return float(np.mean(means)), float(low), float(high)
+        changes.append({clip: ours[clip] - theirs[clip] for clip in sorted(ours.keys() & theirs.keys())})
+    if not all(changes):
+        return float("nan"), float("nan"), float("nan")
+    videos = {video: place for place, video in enumerate(sorted({video_of(clip) for one in changes for clip in one}))}
+    sums, counts = np.zeros((2, len(videos), len(keys)))
+    for place, one in enumerate(changes):
+        for clip, change in one.items():
+            sums[videos[video_of(clip)], place] += change
+            counts[videos[video_of(clip)], place] += 1
+    low, high = np.nanquantile(resampled_means(sums, counts).mean(axis=1), [0.025, 0.975])
+    return float((sums.sum(axis=0) / counts.sum(axis=0)).mean()), float(low), float(high)
+
+
+def video_of(clip: str) -> str:
+    """The video that a clip id is about: Ref-AVS names a question by its video, category and number, others below it.
+
+    Args:
+        clip: Such as ``refavs/test_s/12:<video>_circle_1`` or ``revos/valid/<video>/3``.
+    """
+    where, _, name = clip.rpartition("/")
+    return f"{where}/{name.partition(':')[2].rsplit('_', 2)[0]}" if clip.startswith("refavs/") else where
 
 
 def _per_clip(row: Sequence[Outcome], key: str) -> dict[str, float]:
@@ -85,9 +98,9 @@ def score_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str
         for keys in GROUPS.values():
             values = np.array([column(outcome, keys) for outcome in outcomes])
             cells.append(scored(values))
-        s = np.mean([outcome.metrics.get("null/s", np.nan) for outcome in outcomes])
+        s = float(np.mean([outcome.metrics.get("null/s", np.nan) for outcome in outcomes]))
         seconds = np.mean([outcome.seconds for outcome in outcomes])
-        rows.append([*cells, f"{s:.3f}", str(prompts[name]), f"{seconds:.0f}"])
+        rows.append([*cells, "-" if np.isnan(s) else f"{s:.3f}", str(prompts[name]), f"{seconds:.0f}"])
     return markdown_table(["training", "seeds", *GROUPS, "null S", "prompts", "seconds"], rows)
 
 

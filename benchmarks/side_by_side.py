@@ -2,7 +2,7 @@
 
 A job is one training and one test, each `python train.py` as a user types it, in a folder of its own. What is done is
 seen from the files that it leaves: a job whose test has written its results is finished, one with a checkpoint goes on
-from there. A folder remembers what it was made with and refuses anything else.
+from there. A folder remembers what it was made with, configuration files included, and refuses anything else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,7 @@ class Outcome:
         prompts: Prompts of these steps, repeats included.
         seconds: Time of these steps, waiting for data included.
         curves: (step, value) of what was logged in training, for the keys of `CURVES`.
+        commit: Of the code that tested; empty where it is not known.
     """
 
     metrics: dict[str, float]
@@ -64,6 +65,7 @@ class Outcome:
     prompts: int
     seconds: float
     curves: dict[str, list[tuple[int, float]]]
+    commit: str = ""
 
 
 CURVES = ("reward", "loss", "val/jf", "val/null_accuracy")
@@ -74,7 +76,7 @@ def remember(folder: Path, settings: dict[str, Any]) -> None:
 
     Args:
         folder: Made when it is missing.
-        settings: Plain values.
+        settings: Plain values; those that were not asked for before are kept from now on.
 
     Raises:
         SystemExit: The folder holds runs of other settings; names the difference.
@@ -85,11 +87,27 @@ def remember(folder: Path, settings: dict[str, Any]) -> None:
         path.write_text(json.dumps(settings, indent=1) + "\n")
         return
     before = json.loads(path.read_text())
-    changed = [f"{key}: {before.get(key)} -> {value}" for key, value in settings.items() if before.get(key) != value]
+    changed = [f"{key}: {before[key]} -> {value}" for key, value in settings.items() if before.get(key, value) != value]
     if changed:
         raise SystemExit(
             f"{folder} holds runs with other settings ({'; '.join(changed)}). Remove it, or name another with --folder."
         )
+    path.write_text(json.dumps(before | settings, indent=1) + "\n")
+
+
+def config_digests(jobs: Sequence[Job]) -> dict[str, str]:
+    """Twelve digits per configuration file of some jobs, which differ whenever the file does."""
+    files = sorted({config for job in jobs for config in job.configs})
+    return {file: hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:12] for file in files}
+
+
+def commits_of(table: Mapping[str, Sequence[Outcome]]) -> str:
+    """The code that rows were tested with: one commit, or each with the rows that are its."""
+    rows: dict[str, list[str]] = {}
+    for name, outcomes in table.items():
+        for commit in dict.fromkeys(outcome.commit or "unknown" for outcome in outcomes):
+            rows.setdefault(commit, []).append(name)
+    return next(iter(rows)) if len(rows) == 1 else ", ".join(f"{one} ({', '.join(of)})" for one, of in rows.items())
 
 
 def weights_digest(folder: Path) -> str:
@@ -189,7 +207,8 @@ def read_outcome(folder: Path) -> Outcome:
     lines = [json.loads(line) for line in (results.parent / "clips.jsonl").read_text().splitlines()]
     known = ("clip", "kind", "text")
     clips = {line["clip"]: {key: value for key, value in line.items() if key not in known} for line in lines}
-    metrics = {key.removeprefix("test/"): value for key, value in json.loads(results.read_text())["metrics"].items()}
+    content = json.loads(results.read_text())
+    metrics = {key.removeprefix("test/"): value for key, value in content["metrics"].items()}
     run = _newest(folder)
     curves = {} if run is None else _curves(run)
     timed = dict(curves.get("time/step_s", []))
@@ -202,6 +221,7 @@ def read_outcome(folder: Path) -> Outcome:
         prompts=len(timed) * _prompts_per_step(run),
         seconds=sum(timed.values()) + sum(waited.values()),
         curves={key: curves[key] for key in CURVES if key in curves},
+        commit=content["provenance"]["commit"] or "",
     )
 
 

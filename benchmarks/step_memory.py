@@ -6,7 +6,8 @@
 Needs a GPU and no download. The language model, its adapter, the shared engine, the loss and AdamW are those of a run;
 prompts are noise of the length that RefAVS has, towers and System 2 stand by. The second of two steps is measured, when
 the optimizer has its states. Written: `benchmarks/results/step_memory.json`, in GB (1e9 bytes) per part of the step:
-what was allocated at most, what `models.memory` plans for it without context and fragments, and the ratio.
+what was allocated at most, what `models.memory` plans for it without context and fragments, and the ratio. Exit code 1
+when a plan is off by more than `MOST_OFF`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from models.sharded_loading import on_meta
 from models.sizes import measure
 from models.tiny.reasoner import TinySizes, build_processor, build_tokenizer
 
+MOST_OFF = 0.15
+"""Largest difference of a plan, as a share of what was measured."""
 RESULTS = Path(__file__).parent / "results" / "step_memory.json"
 PARTS = ("rollout", "update")
 
@@ -50,7 +53,7 @@ def random_reasoner(config: Qwen2_5OmniThinkerConfig, lora: LoRA, device: torch.
     tokenizer = build_tokenizer(["find the red circle"], vocabulary=300)
     reasoner = Reasoner(template="short", lora=lora, dtype="bfloat16", gradient_checkpointing=True)
     reasoner.attach(thinker, build_processor(tokenizer, TinySizes()))
-    return reasoner.to(device).train()
+    return reasoner.to(device)
 
 
 def random_prompt(length: int, hidden: int, device: torch.device) -> EncodedPrompt:
@@ -116,8 +119,23 @@ def compare(config: Qwen2_5OmniThinkerConfig, load: Workload, device: torch.devi
     return table
 
 
+def off(report: dict[str, Any]) -> list[str]:
+    """Plans that are too far from what was measured, one line each.
+
+    Args:
+        report: Tables from `compare` by model; other entries are passed over.
+    """
+    tables = {name: table for name, table in report.items() if isinstance(table, dict)}
+    return [
+        f"{name}, {part}: planned {row['planned']:.1f} GB, measured {row['measured']:.1f} GB"
+        for name, table in tables.items()
+        for part, row in table.items()
+        if abs(row["planned / measured"] - 1) > MOST_OFF
+    ]
+
+
 def main() -> int:
-    """Run the command; 2 without a GPU."""
+    """Run the command; 1 when a plan is wrong, 2 without a GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=RELEASED, default=RELEASED)
     models = parser.parse_args().models
@@ -132,7 +150,10 @@ def main() -> int:
         print(name, json.dumps(report[name], indent=2))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")
-    return 0
+    wrong = off(report)
+    for line in wrong:
+        sys.stderr.write(f"error: {line}\n")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -3,14 +3,23 @@
 Checkpoints are made between training steps only. What is trained, where the data stands and which noise comes next then
 belong together, so that a run which is taken up again goes on exactly as if it had never stopped. Lightning would also
 save in the middle of a step that failed, and going on from there would skip the rest of it.
+
+`last.ckpt` leads to a whole checkpoint at any moment: it changes from the old one to the new one at once, and the old
+one is removed afterwards. Lightning removes first, and has no link at all for a moment.
 """
 
 from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
 
 from datamodules.errors import ConfigError
 
@@ -58,6 +67,7 @@ class RunCheckpoint(ModelCheckpoint):
         )
 
         self._waits_for_validation = False
+        self._outdated: list[str] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """As Lightning's.
@@ -97,6 +107,40 @@ class RunCheckpoint(ModelCheckpoint):
         """Save when the run was asked to stop, which takes effect between two steps; never within one."""
         if isinstance(exception, SIGTERMException) and not trainer.validating:
             super().on_exception(trainer, pl_module, exception)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As Lightning's; a run that goes on in its own folder also goes on with its own `last.ckpt`.
+
+        In the first checkpoint of a run that has no name yet, and Lightning would take another one.
+        """
+        super().load_state_dict(state_dict)
+        if self.dirpath is not None and self.dirpath == state_dict.get("dirpath") and not self.last_model_path:
+            self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+
+    def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        super()._save_last_checkpoint(trainer, monitor_candidates)
+        outdated, self._outdated = self._outdated, []
+        for path in outdated:
+            super()._remove_checkpoint(trainer, path)
+
+    def _remove_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        """Wait until `last.ckpt` leads elsewhere."""
+        self._outdated.append(filepath)
+
+    @staticmethod
+    def _link_checkpoint(trainer: L.Trainer, filepath: str, linkpath: str) -> None:
+        link = Path(linkpath)
+        if trainer.is_global_zero and link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)
+        if trainer.is_global_zero and link.absolute() != Path(filepath).absolute():
+            staged = link.with_name(f".{link.name}.partial")
+            staged.unlink(missing_ok=True)
+            try:
+                staged.symlink_to(os.path.relpath(filepath, link.parent))
+            except OSError:  # a file system, or a user of Windows, that cannot
+                shutil.copy(filepath, staged)
+            staged.replace(link)
+        trainer.strategy.barrier()
 
 
 def validation_follows(trainer: L.Trainer) -> bool:

@@ -37,9 +37,37 @@ def paired_interval(
     """
     if before.shape != after.shape:
         raise ValueError(f"expected the same clips before and after, found {before.shape} and {after.shape} values")
-    change = after - before
-    if not len(change):
+    if not len(before):
         return float("nan"), float("nan")
-    picks = np.random.default_rng(seed).integers(len(change), size=(resamples, len(change)))
-    low, high = np.quantile(change[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    change = (after - before)[:, None]
+    means = resampled_means(change, np.ones_like(change), resamples=resamples, seed=seed)[:, 0]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def resampled_means(
+    sums: Float[np.ndarray, "units means"],
+    counts: Float[np.ndarray, "units means"],
+    *,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Float[np.ndarray, "resamples means"]:
+    """Means over values that come in units, such as the questions about one video, when the units are drawn again.
+
+    Values of one unit are not independent; drawn one by one they would make an interval too narrow.
+
+    Args:
+        sums: Sum of each unit's values, for every mean.
+        counts: How many values that are; 0 where a unit has none.
+        resamples: Number of bootstrap samples.
+        seed: Of the resampling.
+
+    Returns:
+        One row per bootstrap sample; NaN where none of the units drawn has a value.
+    """
+    picks = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    times = np.stack([np.bincount(row, minlength=len(sums)) for row in picks])
+    drawn = times @ counts
+    means: Float[np.ndarray, "resamples means"] = np.full(drawn.shape, np.nan)
+    np.divide(times @ sums, drawn, out=means, where=drawn > 0)
+    return means

@@ -52,7 +52,8 @@ class RankWatch(Callback):
             lost_after_s: Without a sign for so long, a process counts as gone.
             stalled_after_s: When no process has moved for so long, it is reported where each of them is.
             stop_after_s: When no process has moved for so long, the run ends; less than the time limit of collective
-                operations, which do not say who is missing.
+                operations, which do not say who is missing. Before the first movement it does not: weights may have
+                to be downloaded, or read from a slow disk by many.
         """
         self.enabled = enabled
         self.every_s, self.lost_after_s = every_s, lost_after_s
@@ -63,7 +64,7 @@ class RankWatch(Callback):
         self._thread: threading.Thread | None = None
         self._seen: dict[int, tuple[int, float]] = {}
         self._moved: tuple[dict[int, Position], float] = ({}, time.monotonic())
-        self._reported_s = 0.0
+        self._has_begun, self._reported_s = False, 0.0
         self._is_said = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -75,6 +76,7 @@ class RankWatch(Callback):
         self.verdict, self._is_said = "", False
         self._stop, self._noticed = threading.Event(), threading.Event()
         self._seen, self._moved, self._reported_s = {}, ({}, time.monotonic()), 0.0
+        self._has_begun = False
         self._thread = threading.Thread(target=self._watch, args=(trainer, pl_module), daemon=True, name="rank-watch")
         self._thread.start()
 
@@ -153,9 +155,11 @@ class RankWatch(Callback):
                 return f"rank {rank} is gone ({how}); it was last seen in {sign.position}"
         positions = {rank: sign.position for rank, sign in signs.items()}
         if positions != self._moved[0]:
+            before = self._moved[0]
+            self._has_begun |= any(before.get(rank, position) != position for rank, position in positions.items())
             self._moved, self._reported_s = (positions, now), 0.0
         still_s = now - self._moved[1]
-        if still_s > self.stop_after_s:
+        if self._has_begun and still_s > self.stop_after_s:
             return f"no process has moved for {still_s:.0f} s. {describe(signs)}"
         if board.rank == 0 and still_s > max(self.stalled_after_s, 2 * self._reported_s):
             self._reported_s = still_s

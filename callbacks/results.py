@@ -85,7 +85,7 @@ def score_table(evaluation: Evaluation, prefix: str) -> tuple[list[str], list[li
 
 
 def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix: str, limits: Sequence[str]) -> None:
-    """Write the three files.
+    """Write the three files, `results.json` when the others are there.
 
     Args:
         run: Folder to write to.
@@ -102,7 +102,6 @@ def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix:
         "not_comparable": list(limits),
         "provenance": source,
     }
-    (run / "results.json").write_text(json.dumps(content, indent=2) + "\n")
     header, rows = score_table(evaluation, prefix)
     lines = ["# Results", "", f"Means over clips; {MARGIN}.", "", markdown_table(header, rows)]
     for task, scores in evaluation.official.items():
@@ -117,6 +116,10 @@ def write_results(run: Path, trainer: L.Trainer, evaluation: Evaluation, prefix:
             values = {name: value for name, value in values.items() if f"{prefix}{name}" in evaluation.metrics}
             row = {"clip": result.clip_id, "kind": result.kind, "text": result.text, **values}
             file.write(json.dumps(row) + "\n")
+    # Last and at once: whoever finds it finds the others whole.
+    staged = run / ".results.json.partial"
+    staged.write_text(json.dumps(content, indent=2) + "\n")
+    staged.replace(run / "results.json")
 
 
 def remarks(trainer: L.Trainer, prefix: str) -> list[str]:

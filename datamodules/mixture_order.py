@@ -81,9 +81,8 @@ class MixtureOrder(TrainOrder):
         super().__init__(size, batch_size=batch_size, rank=rank, world_size=world_size, seed=seed)
 
     def __len__(self) -> int:
-        """Steps per epoch, those before a resume included."""
-        left = [(share.taken - self._parts[name]) // self.step_size for name, share in self.shares.items()]
-        return self.used // self.step_size + sum(left)
+        """Steps per epoch."""
+        return sum(share.taken // self.step_size for share in self.shares.values())
 
     def __iter__(self) -> Iterator[list[Place]]:
         """This process's part of each step that the epoch has left."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -78,7 +79,34 @@ class RefAVSDataModule(ClipDataModule):
 
 
 class VideoDataModule(ClipDataModule):
-    """Several questions about each video: what ReVOS and MeViS share."""
+    """Several questions about each video: what ReVOS and MeViS share.
+
+    Attributes:
+        table: Module that finds and reads the benchmark's table.
+        reader: Reads its questions.
+    """
+
+    table: ClassVar[ModuleType]
+    reader: ClassVar[type[ReVOS | MeViS]]
+
+    def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
+        """The videos (training) or questions (otherwise) of a split.
+
+        Args:
+            root: The folder.
+            split: The benchmark's own name.
+            stage: What the clips are for.
+        """
+        videos = self.table.read_videos(self.table.TREE.find(root), split)
+        questions = self.reader(
+            root,
+            split=split,
+            fps=self.fps,
+            clip_frames=self.clip_frames if stage == "train" else self.eval_clip_frames,
+            budget=self.budget,
+            videos=self._videos([video.name for video in videos], split, stage),
+        )
+        return self._as_asked(questions, stage)
 
     def _as_asked(self, questions: VideoQuestions, stage: Stage) -> ClipReader:
         """Training asks one question per video and visit, everything else all of them."""
@@ -99,6 +127,7 @@ class ReVOSDataModule(VideoDataModule):
     """ReVOS: long videos without sound; training asks one random question per video and visit."""
 
     task = "revos"
+    table, reader = revos_meta, ReVOS
     benchmark_splits = ("valid",)
 
     def __init__(
@@ -141,30 +170,12 @@ class ReVOSDataModule(VideoDataModule):
         """
         return check_revos(root, splits=splits, may_skip=self.on_bad_sample == "skip")
 
-    def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
-        """The videos (training) or questions (otherwise) of a split.
-
-        Args:
-            root: The folder.
-            split: The benchmark's own name.
-            stage: What the clips are for.
-        """
-        videos = revos_meta.read_videos(revos_meta.TREE.find(root), split)
-        questions = ReVOS(
-            root,
-            split=split,
-            fps=self.fps,
-            clip_frames=self.clip_frames if stage == "train" else self.eval_clip_frames,
-            budget=self.budget,
-            videos=self._videos([video.name for video in videos], split, stage),
-        )
-        return self._as_asked(questions, stage)
-
 
 class MeViSDataModule(VideoDataModule):
     """MeViS: videos without sound, sentences about motion; training asks one random question per video and visit."""
 
     task = "mevis"
+    table, reader = mevis, MeViS
     benchmark_splits = ("valid_u",)
     unlabeled_splits = mevis.WITHOUT_MASKS
 
@@ -227,22 +238,3 @@ class MeViSDataModule(VideoDataModule):
             DataLayoutError: The splits cannot be used.
         """
         return check_mevis(root, splits=splits, may_skip=self.on_bad_sample == "skip")
-
-    def open_split(self, root: Path, split: str, stage: Stage) -> ClipReader:
-        """The videos (training) or questions (otherwise) of a split.
-
-        Args:
-            root: The folder.
-            split: The benchmark's own name.
-            stage: What the clips are for.
-        """
-        videos = mevis.read_videos(mevis.TREE.find(root), split)
-        questions = MeViS(
-            root,
-            split=split,
-            fps=self.fps,
-            clip_frames=self.clip_frames if stage == "train" else self.eval_clip_frames,
-            budget=self.budget,
-            videos=self._videos([video.name for video in videos], split, stage),
-        )
-        return self._as_asked(questions, stage)

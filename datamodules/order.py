@@ -53,6 +53,8 @@ class OrderState(TypedDict):
 class TrainOrder(Sampler[list[Place]]):
     """A new permutation for every epoch, cut into global batches; an incomplete last batch is left out.
 
+    An epoch that is resumed with larger or smaller steps is cut anew from the prompt on at which it stood.
+
     Attributes:
         epoch: The epoch that comes next or is under way, 0-based.
         used: Prompts of this epoch that were handed to the trainer, over all processes.
@@ -90,20 +92,20 @@ class TrainOrder(Sampler[list[Place]]):
         return self.batch_size * self.world_size
 
     def __len__(self) -> int:
-        """Steps per epoch, those before a resume included."""
+        """Steps per epoch."""
         return self.size // self.step_size
 
     def __iter__(self) -> Iterator[list[Place]]:
         """This process's part of each step that the epoch has left."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        for start in range(self.used, len(self) * self.step_size, self.step_size):
+        for start in range(self.used, self.size - self.step_size + 1, self.step_size):
             mine = order[start : start + self.step_size][self.rank :: self.world_size]
             yield [Place(self.epoch, int(position)) for position in mine]
 
     @property
     def is_used_up(self) -> bool:
         """Whether the epoch has no step left."""
-        return self.used >= len(self) * self.step_size
+        return self.size - self.used < self.step_size
 
     def advance(self) -> None:
         """Count one step as handed out."""
@@ -134,7 +136,7 @@ class TrainOrder(Sampler[list[Place]]):
             state: From `state_dict`.
 
         Raises:
-            ConfigError: The order is another one, or the place lies within one of the new steps.
+            ConfigError: The order is another one.
         """
         if (state["size"], state["seed"]) != (self.size, self.seed):
             raise ConfigError(
@@ -142,12 +144,6 @@ class TrainOrder(Sampler[list[Place]]):
                 f" {state['seed']}; now there are {self.size} prompts and the seed is {self.seed}. Restore the data"
                 " settings (--data.seed, --data.train_size, --data.null_fraction, --data.root) to resume, or start a"
                 " new run from the exported adapter."
-            )
-        if state["used"] % self.step_size:
-            raise ConfigError(
-                f"the checkpoint was written after {state['used']} prompts, which is no whole number of steps of"
-                f" {self.step_size} prompts (--data.prompts_per_step times the number of processes). Choose a"
-                " --data.prompts_per_step that divides it."
             )
         self.epoch, self.used = state["epoch"], state["used"]
 
@@ -281,7 +277,7 @@ class ResumableLoader(ClipLoader):
             state: From `state_dict`; one without `prompts` is not held against them.
 
         Raises:
-            ConfigError: The state belongs to other data settings, or does not fall between two steps.
+            ConfigError: The state belongs to other data settings.
         """
         self.sampler.load_state_dict(state)
         if "prompts" in state:

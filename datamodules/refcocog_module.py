@@ -14,9 +14,10 @@ from datamodules.layout import LayoutReport, check_refcocog
 from datamodules.reader import ClipReader
 from datamodules.refcocog import RefCOCOg
 from datamodules.refcocog_table import TREE, read_rows
+from datamodules.selection import HELD_OUT_SEED
 
 _HELD_OUT = 10
-"""One in so many pictures is held out for validation."""
+"""One in so many pictures is held out for validation, the same for every seed."""
 
 
 class RefCOCOgDataModule(ClipDataModule):
@@ -86,7 +87,7 @@ class RefCOCOgDataModule(ClipDataModule):
             stage: What the clips are for.
         """
         rows = read_rows(TREE.find(root), split)
-        order = np.random.default_rng(self.seed).permutation(len(rows))
+        order = np.random.default_rng(HELD_OUT_SEED).permutation(len(rows))
         held_out = set(order[: max(1, len(rows) // _HELD_OUT)].tolist())
         chosen = [row for row in rows if (row.number in held_out) == (stage == "val")]
         return RefCOCOg(root, fps=self.fps, budget=self.budget, rows=chosen)

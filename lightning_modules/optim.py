@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,7 +127,14 @@ def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> float
 
 
 def scheduled(
-    optimizer: torch.optim.Optimizer, schedule: Schedule, total_steps: int
+    optimizer: torch.optim.Optimizer, schedule: Schedule, total_steps: int, *, ahead: Callable[[], int] = int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """The scheduler that applies a `Schedule` to every parameter group, one step per update."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, total_steps))
+    """The scheduler that applies a `Schedule` to every parameter group, one step per update.
+
+    Args:
+        optimizer: Its rates are multiplied.
+        schedule: The factors.
+        total_steps: Updates until the end.
+        ahead: Updates that the schedule is ahead of those that were made; asked for every time.
+    """
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step + ahead(), total_steps))

@@ -79,12 +79,15 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
         devices: Of all nodes together.
         strategy: Of the trainer, or its name.
         precision: Of the trainer.
+
+    Raises:
+        ConfigError: There are no such weights, or the devices cannot be divided as the strategy says.
     """
     reasoner, settings = module.reasoner, module.grpo
     path = find_weights(reasoner.path, flag="model.reasoner.path", required=[("config.json",)])
     sizes = sizes_of(path, reasoner.lora)
     is_sharded = isinstance(strategy, ShardedStrategy)
-    shards = devices if is_sharded and strategy.shard_size == "all" else getattr(strategy, "shard_size", 1)
+    shards = strategy.shards_of(devices) if isinstance(strategy, ShardedStrategy) else 1
     # Of a mixture, the source with the longest prompts and the one with the longest clips.
     parts = list(getattr(data, "parts", {}).values()) or [data]
     load = Workload(
@@ -123,7 +126,7 @@ def memory_table(verdict: Verdict) -> Table:
     sizes = verdict.sizes
     title = (
         f"planned memory per device, GB: {sizes.base / 1e9:.2f} billion frozen weights, {sizes.adapter / 1e6:.1f} "
-        f"million trained, prompts of {verdict.load.prompt_tokens} tokens"
+        f"million trained, prompts of {verdict.load.prompt_tokens} tokens{_kept(verdict.load.segmenter)}"
     )
     table = Table("part", *PHASES, title=title)
     for name, row in verdict.plan.rows.items():
@@ -131,6 +134,11 @@ def memory_table(verdict: Verdict) -> Table:
     table.add_section()
     table.add_row("all", *(f"{value:.2f}" for value in verdict.plan.totals))
     return table
+
+
+def _kept(segmenter: Segmenter | None) -> str:
+    """Without `data.clip_frames` clips have as many frames as their files, which no setting says."""
+    return "" if segmenter is None else f", System 2 with {segmenter.kept_frames} frames"
 
 
 def _changes(load: Workload) -> list[tuple[str, dict[str, Any]]]:

@@ -8,22 +8,23 @@ those of GRPO do; lessons that validate are read teacher-forced, which needs no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from datamodules.errors import ConfigError
 from datamodules.lessons import Lesson
 from datamodules.records import Clip
+from lightning_modules.answers import answers_in_rows, answers_with_marks
 from lightning_modules.evaluation import EvaluationSettings
 from lightning_modules.lesson_scores import LessonScores
-from lightning_modules.marks import mark_loss
 from lightning_modules.optim import Schedule, planned_updates
+from lightning_modules.sharded_strategy import ShardedStrategy
 from lightning_modules.two_system_module import TwoSystemModule
 from models.grounder import Grounder
 from models.plan import render_answer
@@ -102,7 +103,7 @@ class SFTModule(TwoSystemModule):
             rewards=rewards or {},
             # What these two stand for is decided below, by rates of its own.
             optimizer=torch.optim.AdamW,
-            schedule=Schedule(),
+            schedule=Schedule(total_steps=steps),
             evaluation=evaluation,
             max_new_tokens=max_new_tokens,
         )
@@ -117,6 +118,26 @@ class SFTModule(TwoSystemModule):
         self.mark_layer = mark_layer
         self.output = output
         self.lesson_scores = LessonScores()
+        self._whole = ExitStack()
+
+    @property
+    def _learns_in_rows(self) -> bool:
+        """Whether answers are learned as GRPO learns them; marks and trained heads need more than that gives."""
+        return self.train_what == "adapter" and not self.mark_weight
+
+    def setup(self, stage: str) -> None:
+        """Refuse, before any weights are read, what cannot be trained.
+
+        Raises:
+            ConfigError: The base or marks are trained on a base that is spread, or with activations computed again.
+        """
+        is_sparing = self.reasoner.gradient_checkpointing or isinstance(self.trainer.strategy, ShardedStrategy)
+        if stage == "fit" and is_sparing and not self._learns_in_rows:
+            raise ConfigError(
+                "model.reasoner.gradient_checkpointing and --trainer.strategy fsdp save memory where an adapter alone "
+                f"is trained; found model.train {self.train_what} and model.mark_weight {self.mark_weight}. Set "
+                "--model.train adapter --model.mark_weight 0, or neither of the two."
+            )
 
     def configure_model(self) -> None:
         """Load the weights and decide what is trained."""
@@ -137,26 +158,39 @@ class SFTModule(TwoSystemModule):
             raise ConfigError(
                 "supervised training needs right answers, but the data serve clips. Set --data.answers labels."
             )
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train_what != "adapter"):
-            media, turns, _evidence = self.prepare(batch)
-            states, answers = read_turns(self.reasoner, media, turns)
-            marks = answers[0].logits.new_zeros(())
-            if self.mark_weight:
-                marks = torch.stack(
-                    [
-                        mark_loss(
-                            self.reasoner,
-                            group.layers[self.mark_layer],
-                            [media[clip] for clip in group.clips],
-                            [batch[clip] for clip in group.clips],
-                        )
-                        for group in states
-                    ]
-                ).mean()
-        logits, labels = torch.cat([part.logits for part in answers]), torch.cat([part.labels for part in answers])
-        loss = F.cross_entropy(logits.float(), labels)
-        self.log_dict({"loss": loss, "loss/marks": marks}, prog_bar=True, batch_size=len(batch))
+        logprobs, marks = self._read_answers(batch)
+        # A mean over the tokens of all processes, which take the mean of what each of them returns.
+        tokens = torch.tensor(float(len(logprobs)), device=self.device)
+        loss = -logprobs.sum() * self.trainer.world_size / self._over_processes(tokens)
+        logged = {"loss": loss, "loss/marks": marks}
+        self.log_dict(logged, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss + self.mark_weight * marks
+
+    def on_after_backward(self) -> None:
+        """Put away what the step has gathered."""
+        self._whole.close()
+
+    def _over_processes(self, count: Tensor) -> Tensor:
+        """Sum of a number of every process."""
+        counts = self.all_gather(count)
+        if not isinstance(counts, Tensor):
+            raise TypeError(f"expected all processes to give tensors, found {type(counts).__name__}")
+        return counts.sum()
+
+    def _read_answers(self, batch: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the answers' tokens, and the loss of the marks."""
+        if self._learns_in_rows:
+            with self.reasoner.gathered():
+                media, turns, _evidence = self.prepare(batch)
+            self._whole.enter_context(self.reasoner.gathered_ends())
+            logprobs = answers_in_rows(self.reasoner, media, turns)
+            return logprobs, logprobs.new_zeros(())
+        # A base is trained in float32, with products in half of it; an adapter with the precision of the trainer.
+        is_base = self.train_what != "adapter"
+        with torch.autocast(self.device.type, torch.bfloat16) if is_base else nullcontext():
+            media, turns, _evidence = self.prepare(batch)
+            layer = self.mark_layer if self.mark_weight else None
+            return answers_with_marks(self.reasoner, batch, media, turns, mark_layer=layer)
 
     def validation_step(self, batch: Sequence[Lesson] | list[Clip], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Read lessons teacher-forced; answer clips greedily, and score boxes and masks."""
@@ -244,7 +278,7 @@ class SFTModule(TwoSystemModule):
 
     def _rate(self, step: int) -> float:
         """Factor of the learning rate: warm-up over 5 % (at most 100 steps), plateau, linear decay to 3 %."""
-        steps = self.steps or 1
+        steps, step = self.steps or 1, step + self.pace.ahead
         warm = min(100, max(1, steps // 20))
         left = (steps - step) / max(1.0, self.decay_share * steps)
         return max(0.03, min(1.0, (step + 1) / warm, left))

@@ -86,12 +86,7 @@ class ShardedStrategy(ModelParallelStrategy):
         # Lightning's "auto" is the number of nodes.
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
-        shards = self.world_size if self.shard_size == "all" else self.shard_size
-        if shards < 1 or self.world_size % shards:
-            raise ConfigError(
-                f"sharding.shard_size is {self.shard_size}, which does not divide the {self.world_size} devices of the "
-                "run. Set --sharding.shard_size all, or to a number that does."
-            )
+        shards = self.shards_of(self.world_size)
         mesh = init_device_mesh(
             self.root_device.type, (self.world_size // shards, shards), mesh_dim_names=("copies", "shards")
         )
@@ -100,6 +95,23 @@ class ShardedStrategy(ModelParallelStrategy):
             self.lightning_module._device_mesh = mesh
         used = mesh["shards"] if shards == self.world_size else mesh
         self.sharding = Sharding(used, self.root_device, offload=self.offload, gather=self.gather)
+
+    def shards_of(self, devices: int) -> int:
+        """Devices that share one copy of the base.
+
+        Args:
+            devices: Of all nodes together.
+
+        Raises:
+            ConfigError: They cannot be divided so.
+        """
+        shards = devices if self.shard_size == "all" else self.shard_size
+        if shards < 1 or devices % shards:
+            raise ConfigError(
+                f"sharding.shard_size is {self.shard_size}, which does not divide the {devices} devices of the run. Set"
+                " --sharding.shard_size all, or to a number that does."
+            )
+        return shards
 
     def describe(self) -> str:
         """What is spread how, in one line."""

@@ -31,6 +31,7 @@ from lightning_modules.evaluation import (
     place_of,
 )
 from lightning_modules.optim import Schedule, planned_updates, scheduled
+from lightning_modules.pace import Pace
 from lightning_modules.phases import PhaseClock
 from lightning_modules.reading_ahead import let_loaders_prepare
 from lightning_modules.records import Predictions
@@ -95,6 +96,7 @@ class TwoSystemModule(L.LightningModule):
         self.evaluation = evaluation
         self.greedy = Sampling(max_new_tokens=evaluation.max_new_tokens or max_new_tokens, temperature=0.0)
         self.clock = PhaseClock()
+        self.pace = Pace()
         self.last_validation: Evaluation | None = None
         self.last_test: Evaluation | None = None
         self._results: list[ClipResult] = []
@@ -277,14 +279,17 @@ class TwoSystemModule(L.LightningModule):
                 "neither trainer.max_steps nor trainer.max_epochs. Set --trainer.max_steps or "
                 "--model.schedule.total_steps."
             )
-        scheduler = scheduled(optimizer, self.schedule, total or 1)
+        scheduler = scheduled(optimizer, self.schedule, total or 1, ahead=lambda: self.pace.ahead)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen weights out."""
+        """Leave the frozen weights out, and keep where the schedule stands."""
         keep_trainable(self, checkpoint)
+        self.pace.save(checkpoint, self.trainer, self.updates_per_batch)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not hold the whole adapter; go on at its place in the epoch."""
         check_trainable(self, checkpoint)
         match_place(checkpoint, self.trainer)
+        if self._is_training and self.schedule.total_steps is None:
+            self.pace.load(checkpoint, self.trainer, self.updates_per_batch)

@@ -62,7 +62,7 @@ def video_parts(
         Means over frames; NaN for both R without `areas`.
 
     Raises:
-        ValueError: There are more predicted frames than true ones, or the reverse.
+        ValueError: There are more predicted frames than true ones, or the reverse, or none at all.
     """
     pixels, rows = size[0] * size[1], []
     for index, (stored, instances) in enumerate(zip(pred, target, strict=True)):
@@ -79,6 +79,8 @@ def video_parts(
                 float("nan") if area is None else frame_r(binary, instances, area),
             )
         )
+    if not rows:
+        raise ValueError("expected a video of at least one frame, found none")
     return VideoParts(*np.mean([astuple(row) for row in rows], axis=0).tolist())
 
 

@@ -127,6 +127,8 @@ class Reasoner(nn.Module):
         if self.lora is not None and self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
         self.model = base if self.lora is None else put_on(base, self.lora, self.adapter)
+        # Weights are read in evaluation mode, where neither checkpointing nor dropout acts.
+        decoder_of(base.eval()).train()
 
     @property
     def thinker(self) -> Any:  # noqa: ANN401 (a transformers class without useful types)
@@ -283,7 +285,5 @@ def _place(
         ValueError: There are more or fewer features than placeholders, as happens when a prompt was cut.
     """
     if int(where.sum()) != len(features):
-        raise ValueError(
-            f"expected {int(where.sum())} media features, one per placeholder token, found {len(features)}"
-        )
+        raise ValueError(f"expected {int(where.sum())} media features, one per placeholder, found {len(features)}")
     return embeddings.masked_scatter(where.unsqueeze(-1), features.to(embeddings.dtype))

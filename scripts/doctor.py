@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
             cli.datamodule,
             devices=devices_of(trainer),
             strategy=chosen_strategy(trainer.strategy, cli.config_init["fit"].sharding),
-            precision=str(trainer.precision),
+            precision=str(trainer.precision or "32-true"),
         )
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")

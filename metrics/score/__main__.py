@@ -120,7 +120,9 @@ def show(report: Report) -> None:
             console.print(f"{len(names)} expressions: {kind}", soft_wrap=True, highlight=False, markup=False)
             for line in listed(names):
                 console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
-    if not report.scores:
+    if not report.answers:
+        sys.stderr.write(f"error: {', '.join(report.splits)} of {report.benchmark} have no expressions to score.\n")
+    elif not report.scores:
         against = len(stops_official(report.benchmark, report.answers))
         sys.stderr.write(
             f"error: {against} of {len(report.answers)} expressions cannot be scored, and the official program has no"

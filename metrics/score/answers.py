@@ -26,6 +26,10 @@ class Oddity(StrEnum):
     COLOR = "not single-channel: read as gray, as the official program does"
     NOT_255 = "stored with other values than 0 and 255: R and A official count them as they are"
     NOT_PNG = "not PNG data"
+    SIXTEEN_BITS = "16 bits: the upper 8 are read, as the official program does"
+    LOST_VALUES = (
+        "16 bits with values of 1 to 255, of which 8 bits leave 0: read as background, as the official program does"
+    )
 
 
 class UnusableAnswer(Exception):  # noqa: N818 (an answer, not a fault of the program)

@@ -88,6 +88,8 @@ def _predicted(job: ClipJob, oddities: dict[Oddity, str]) -> Bool[np.ndarray, "f
         picture, found = read_picture(path)
         for oddity in found:
             oddities.setdefault(oddity, str(path))
+        if Oddity.LOST_VALUES in found:  # no program reads it so for this benchmark, and for S nothing is perfect
+            raise UnusableAnswer(Problem.UNREADABLE, f"{path} has 16 bits, and values of 1 to 255, which 8 bits lose")
         if masks and picture.shape != masks[0].shape:
             shapes = f"{picture.shape[0]}x{picture.shape[1]}, the first one {masks[0].shape[0]}x{masks[0].shape[1]}"
             raise UnusableAnswer(Problem.WRONG_SIZE, f"{path} is {shapes}")

@@ -35,7 +35,10 @@ def read_picture(path: Path) -> tuple[UInt8[np.ndarray, "height width"], list[Od
             image.load()
             oddities = [] if image.format == "PNG" else [Oddity.NOT_PNG]
             if image.mode.startswith("I"):
-                return (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8), oddities
+                stored = np.asarray(image).astype(np.int64)
+                kept = (stored >> 8).astype(np.uint8)
+                oddities.append(Oddity.LOST_VALUES if (stored[kept == 0] != 0).any() else Oddity.SIXTEEN_BITS)
+                return kept, oddities
             if image.mode not in _GRAY:
                 oddities.append(Oddity.COLOR)
             return np.asarray(image if image.mode == "L" else image.convert("L")), oddities

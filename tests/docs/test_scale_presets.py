@@ -73,3 +73,17 @@ def test_the_planner_is_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert re.search(r"which has 25\.0 GB\. Set --\S+ \S+", capsys.readouterr().out.replace("\n", " "))
     assert main([*run, "--card_gb", "25", "--sharding.offload", "true"]) == 2
     assert "sharding.offload is set, but trainer.strategy is auto" in capsys.readouterr().err
+
+
+def test_a_precision_that_nobody_set_is_that_of_the_trainer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`configs/refavs.yaml` names none, and the trainer computes in float32 then."""
+    monkeypatch.chdir(ROOT)
+    run = ["--card_gb", "80", "--config", "configs/refavs.yaml", "--trainer.accelerator", "cpu"]
+    assert main(run) == 0
+    left_out = capsys.readouterr().out
+    assert main([*run, "--trainer.precision", "32-true"]) == 0
+    assert capsys.readouterr().out == left_out
+    assert main([*run, "--trainer.precision", "bf16-mixed"]) == 0
+    assert capsys.readouterr().out != left_out

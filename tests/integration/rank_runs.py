@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from doubles import PLAN, LowTokens, NeedsBoxes, Watch, module_of, trainer_of
+from doubles import PLAN, LayerCalls, LowTokens, NeedsBoxes, Watch, module_of, trainer_of
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from small_models import noisy_clip
 
@@ -87,13 +87,18 @@ def clips() -> list[Clip]:
     ]
 
 
-def module(weights: Path, *, is_half: bool = False, **settings: Any) -> GRPOModule:
-    """GRPO with two updates per rollout, on weights that are read from disk."""
-    sparing: dict[str, Any] = {"dtype": "bfloat16", "gradient_checkpointing": True} if is_half else {}
+def prepare() -> None:
+    """One thread, no warnings, the same seed."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("lightning").setLevel(logging.ERROR)
     L.seed_everything(0, verbose=False)
+
+
+def module(weights: Path, *, is_half: bool = False, **settings: Any) -> GRPOModule:
+    """GRPO with two updates per rollout, on weights that are read from disk."""
+    sparing: dict[str, Any] = {"dtype": "bfloat16", "gradient_checkpointing": True} if is_half else {}
+    prepare()
     return module_of(
         HastyReasoner(str(weights / "reasoner"), template="short", lora=LoRA(r=4, alpha=8), **sparing),
         rewards={"low": LowTokens(), "boxes": NeedsBoxes()},
@@ -123,14 +128,15 @@ def run(
     With `is_half` the base is bfloat16 and activations are computed again, as in the large configurations.
 
     Returns:
-        Trained weights at the end, what every step logged, and what the validations before and after it found.
+        Trained weights at the end, what every step logged, what the validations before and after it found, and how
+        many layers ran per pass through the decoder.
     """
-    trained, watch = module(weights, is_half=is_half), Watch()
+    trained, watch, calls = module(weights, is_half=is_half), Watch(), LayerCalls()
     own = {} if strategy is None else {"strategy": strategy, "devices": world_size}
     own |= {"precision": "bf16-mixed"} if is_half else {}
     trainer = trainer_of(
         max_steps=steps,
-        callbacks=[watch, *callbacks, *([SaveFirst(save)] if save else [])],
+        callbacks=[watch, calls, *callbacks, *([SaveFirst(save)] if save else [])],
         limit_val_batches=None,
         check_val_every_n_epoch=1,
         use_distributed_sampler=False,
@@ -148,4 +154,5 @@ def run(
         "metrics": watch.metrics,
         "lengths": {g.rollouts[0].clip.id: [len(r.completion_ids) for r in g.rollouts] for g in watch.groups[0]},
         "validation": trained.last_validation.metrics,
+        "layers per pass": calls.per_pass,
     }

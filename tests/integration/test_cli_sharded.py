@@ -58,3 +58,29 @@ def test_one_flag_shards_a_run_and_changes_nothing_else(
     assert any(value.any() for name, value in expected.items() if "lora_B" in name)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+def test_supervised_training_takes_the_same_flag(
+    command: Command, weights: Path, benchmark_cache: Path, tmp_path: Path
+) -> None:
+    """With activations computed again; two steps, the first on one benchmark and the second on the other."""
+    parts = [f"--model.{part}.path={weights / part}" for part in ("reasoner", "grounder", "propagator")]
+    short = ["--trainer.max_steps=2", "--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0"]
+    sizes = {
+        "refavs": "{train: 2, val: 1, test_s: 1, test_u: 1, test_n: 1, null_train: 1, null_val: 1}",
+        "revos": "{train: 4, valid: 1, non_existent_every: 1}",
+    }
+    data = ["--data.prompts_per_step=1", f"--data.avshapes_cache={benchmark_cache}"]
+    for name, made in sizes.items():
+        data += [f"--data.sources.{name}.train_size=2", f"--data.sources.{name}.avshapes_sizes={made}"]
+    found = []
+    for name, own in {
+        "whole": ["--trainer.strategy=auto"],
+        "spread": ["--trainer.strategy=fsdp", "--model.reasoner.gradient_checkpointing=true"],
+    }.items():
+        place = [f"--trainer.logger.save_dir={tmp_path / name}", "--trainer.accelerator=cpu", "--overlays.clips=0"]
+        assert command(["fit", "--config=configs/baselines/sft.yaml", *parts, *short, *data, *place, *own]) == 0
+        found.append(adapter(tmp_path / name / "baseline_sft" / "version_0"))
+    assert any(value.any() for name, value in found[0].items() if "lora_B" in name)
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=0, atol=1e-5, msg=name)

@@ -18,6 +18,8 @@ from lightning_modules.sharded_strategy import ShardedStrategy  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore")
 RESUMED = ("ddp", "sharded", "replicated")
 """Once per form of checkpoint: plain, a folder, gathered into a file."""
+HALF = ("ddp", "sharded")
+"""Once per way of reading a base: whole, in shares."""
 
 
 def two_ranks(rank: int, weights: Path, folder: Path) -> None:
@@ -28,8 +30,9 @@ def two_ranks(rank: int, weights: Path, folder: Path) -> None:
         if name in RESUMED:
             found["resumed"] = run(weights, strategy=strategy(), rank=rank, world_size=2, resume=saved)
         torch.save(found, folder / f"{name}-{rank}.pt")
-    half = run(weights, strategy=STRATEGIES["sharded"](), rank=rank, world_size=2, steps=2, is_half=True)
-    torch.save(half, folder / f"half-{rank}.pt")
+    for name in HALF:
+        half = run(weights, strategy=STRATEGIES[name](), rank=rank, world_size=2, steps=2, is_half=True)
+        torch.save(half, folder / f"half-{name}-{rank}.pt")
 
 
 def four_ranks(rank: int, weights: Path, folder: Path) -> None:
@@ -82,12 +85,22 @@ def test_the_ranks_had_different_work_to_do(folder: Path) -> None:
     assert passes[0] != passes[1]
 
 
-def test_a_bfloat16_base_trains_a_float32_adapter(folder: Path) -> None:
-    found = [torch.load(folder / f"half-{rank}.pt", weights_only=True)["weights"] for rank in (0, 1)]
+@pytest.mark.parametrize("name", HALF)
+def test_a_bfloat16_base_trains_a_float32_adapter(name: str, folder: Path) -> None:
+    found = [torch.load(folder / f"half-{name}-{rank}.pt", weights_only=True)["weights"] for rank in (0, 1)]
     moved = [value for name, value in found[0].items() if "lora_B" in name]
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in moved)
     assert any(value.any() for value in moved)
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_activations_are_computed_again(name: str, folder: Path) -> None:
+    """Both layers once forwards and once more for the way back."""
+    for rank in (0, 1):
+        half, plain = (torch.load(folder / f"{part}-{rank}.pt", weights_only=True) for part in (f"half-{name}", name))
+        assert half["layers per pass"] == 4
+        assert plain["whole"]["layers per pass"] == 2
 
 
 @pytest.mark.parametrize("name", RESUMED)

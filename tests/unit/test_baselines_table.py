@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Barrier
@@ -50,13 +51,20 @@ def test_every_row_names_files_that_exist(scripts):
     assert all((BENCHMARKS.parent / config).is_file() for row in baselines.ROWS for config in row.configs)
 
 
+A, B, N = (
+    "refavs/test_s/0:vid_a_1_2_circle_1",
+    "refavs/test_s/9:vid_b_1_2_circle_1",
+    "refavs/test_n/3:null_c-x_1_2_null_4",
+)
+
+
 def test_differences_are_means_over_seeds_per_clip(scripts):
     """Two seeds of a row: clip a 0.2 and 0.4, clip b 0.6 and 0.6; the other row: 0.1 and 0.5. Mean change 0.15."""
     row = [
-        outcome(scripts, {"a": {"seen/jf": 0.2}, "b": {"seen/jf": 0.6}, "n": {"null/s": 0.1}}),
-        outcome(scripts, {"a": {"seen/jf": 0.4}, "b": {"seen/jf": 0.6}, "n": {"null/s": 0.1}}),
+        outcome(scripts, {A: {"seen/jf": 0.2}, B: {"seen/jf": 0.6}, N: {"null/s": 0.1}}),
+        outcome(scripts, {A: {"seen/jf": 0.4}, B: {"seen/jf": 0.6}, N: {"null/s": 0.1}}),
     ]
-    other = [outcome(scripts, {"a": {"seen/jf": 0.1}, "b": {"seen/jf": 0.5}})]
+    other = [outcome(scripts, {A: {"seen/jf": 0.1}, B: {"seen/jf": 0.5}})]
     change, low, high = scripts.score_tables.interval(row, other, ["seen/jf"])
 
     assert change == pytest.approx(0.15)
@@ -65,14 +73,35 @@ def test_differences_are_means_over_seeds_per_clip(scripts):
 
 
 def test_the_mean_of_two_groups_weighs_them_alike(scripts):
-    """One clip with a change of 1, three without: (1 + 0) / 2."""
-    ours = {"a": {"referring/jf": 1.0}} | {name: {"reasoning/jf": 0.5} for name in "bcd"}
-    theirs = {"a": {"referring/jf": 0.0}} | {name: {"reasoning/jf": 0.5} for name in "bcd"}
+    """One clip with a change of 1, three without, in one video: (1 + 0) / 2, whatever is drawn."""
+    ours = {"revos/valid/v/0": {"referring/jf": 1.0}} | {f"revos/valid/v/{n}": {"reasoning/jf": 0.5} for n in "123"}
+    theirs = {"revos/valid/v/0": {"referring/jf": 0.0}} | {f"revos/valid/v/{n}": {"reasoning/jf": 0.5} for n in "123"}
     found = scripts.score_tables.interval(
         [outcome(scripts, ours)], [outcome(scripts, theirs)], ["referring/jf", "reasoning/jf"]
     )
 
     assert found == (0.5, 0.5, 0.5)
+
+
+def test_clips_of_one_video_are_drawn_together(scripts):
+    """Four questions about each of 100 videos with one change per video: twice as wide as for 400 videos."""
+    changes = np.random.default_rng(0).standard_normal(100)
+    widths = []
+    for name in ("refavs/test_s/{row}:vid{video}_1_2_circle_{n}", "refavs/test_s/{row}:vid{row}_1_2_circle_{n}"):
+        clips = [name.format(row=row, video=row // 4, n=row % 4) for row in range(400)]
+        ours = {clip: {"seen/jf": float(changes[row // 4])} for row, clip in enumerate(clips)}
+        theirs = {clip: {"seen/jf": 0.0} for clip in clips}
+        _, low, high = scripts.score_tables.interval([outcome(scripts, ours)], [outcome(scripts, theirs)], ["seen/jf"])
+        widths.append(high - low)
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.1)
+
+
+def test_videos_are_read_from_clip_ids(scripts):
+    video_of = scripts.score_tables.video_of
+    assert video_of(A) == "refavs/test_s/vid_a_1_2"
+    assert video_of(N) == "refavs/test_n/null_c-x_1_2"
+    assert video_of("revos/valid/arena/day/01uO/12") == "revos/valid/arena/day/01uO"
+    assert video_of("mevis/valid_u/1bcd/0") == "mevis/valid_u/1bcd"
 
 
 def test_the_table_has_means_and_spreads(scripts):
@@ -84,6 +113,8 @@ def test_the_table_has_means_and_spreads(scripts):
     assert cells[:3] == ["supervised", "2", "30.0 ± 14.1"]
     assert cells[-3:] == ["0.250", "12", "4"]
     assert cells[3] == "-", "no unseen clip was tested"
+    bare = scripts.score_tables.score_table({"sft": [outcome(scripts, {})]}, {"sft": "supervised"}, {"sft": 12})
+    assert "nan" not in bare
     assert scripts.score_tables.shown((0.1, -0.05, 0.25)) == "+10.0 (-5.0 .. +25.0)"
     assert scripts.score_tables.shown((float("nan"),) * 3) == "-"
 
@@ -94,6 +125,31 @@ def test_a_folder_keeps_to_its_settings(scripts, tmp_path):
     side.remember(tmp_path / "runs", {"prompts": 4, "weights": "abc"})
     with pytest.raises(SystemExit, match=r"other settings \(weights: abc -> def\)\. Remove it, or name another"):
         side.remember(tmp_path / "runs", {"prompts": 4, "weights": "def"})
+    side.remember(tmp_path / "runs", {"prompts": 4, "configs/rk.yaml": "123"})
+    with pytest.raises(SystemExit, match=r"other settings \(configs/rk.yaml: 123 -> 456\)"):
+        side.remember(tmp_path / "runs", {"prompts": 4, "configs/rk.yaml": "456"})
+    side.remember(tmp_path / "runs", {"weights": "abc"})
+
+
+def test_the_content_of_every_configuration_file_is_kept(scripts, tmp_path, monkeypatch):
+    side = scripts.side_by_side
+    monkeypatch.setattr(side, "ROOT", tmp_path)
+    (tmp_path / "a.yaml").write_text("beta: 0")
+    (tmp_path / "b.yaml").write_text("beta: 0")
+    jobs = [side.Job("one", ("a.yaml",), None, ()), side.Job("two", ("a.yaml", "b.yaml"), None, ())]
+    before = side.config_digests(jobs)
+    assert list(before) == ["a.yaml", "b.yaml"]
+    (tmp_path / "b.yaml").write_text("beta: 1")
+    after = side.config_digests(jobs)
+    assert after["a.yaml"] == before["a.yaml"]
+    assert after["b.yaml"] != before["b.yaml"]
+
+
+def test_rows_made_by_different_code_say_so(scripts):
+    runs = {"a": [outcome(scripts, {})], "b": [replace(outcome(scripts, {}), commit="123")]}
+    assert scripts.side_by_side.commits_of(runs) == "unknown (a), 123 (b)"
+    runs["a"] = runs["b"]
+    assert scripts.side_by_side.commits_of(runs) == "123"
 
 
 def test_a_job_without_results_is_not_finished(scripts, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callbacks.interval import paired_interval
+from callbacks.interval import paired_interval, resampled_means
 
 
 def test_equal_changes_are_certain() -> None:
@@ -28,6 +28,24 @@ def test_the_width_is_that_of_the_normal_approximation() -> None:
     low, high = paired_interval(np.zeros(400), change)
     assert high - low == pytest.approx(0.196, rel=0.1)
     assert low < change.mean() < high
+
+
+def test_values_of_one_unit_are_drawn_together() -> None:
+    """100 units of four equal values: as wide as 100 values, twice as wide as 400 independent ones."""
+    unit = np.random.default_rng(0).standard_normal(100)[:, None]
+    together = resampled_means(4 * unit, np.full_like(unit, 4.0))
+    apart = resampled_means(unit.repeat(4, axis=0), np.ones((400, 1)))
+    assert together.std() == pytest.approx(unit.std() / 10, rel=0.05)
+    assert together.std() == pytest.approx(2 * apart.std(), rel=0.05)
+
+
+def test_means_are_over_values_and_not_over_units() -> None:
+    """Units with (1, 3 values of 0) and (none, 1 value of 1): a mean of either, and their weighted one, 1/4."""
+    means = resampled_means(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 3.0], [0.0, 1.0]]), resamples=200)
+    assert set(np.unique(means[:, 1])) == {0.0, 0.25, 1.0}
+    first = means[:, 0]
+    assert np.isnan(first[means[:, 1] == 1.0]).all(), "only the unit without such a value was drawn"
+    assert (first[means[:, 1] < 1.0] == 1.0).all()
 
 
 def test_no_clips_and_one_clip() -> None:

@@ -43,6 +43,7 @@ def test_a_process_that_has_left_is_not_missed(clock):
 
 def test_a_stall_is_reported_twice_as_late_each_time_and_then_ends_the_run(clock, capsys):
     watch, reports = RankWatch(stalled_after_s=100.0, stop_after_s=1000.0), []
+    watch._judge(BOARD, {0: sign(0, Position(0, "train")), 1: sign(0, Position(0, "train"))})
     for beat in range(1, 12):
         signs = {0: sign(beat, Position(1, "update", "a")), 1: sign(beat, Position(1, "rewards", "b"))}
         verdict = watch._judge(BOARD, signs)
@@ -50,6 +51,20 @@ def test_a_stall_is_reported_twice_as_late_each_time_and_then_ends_the_run(clock
         clock.s += 101
     assert [index for index, reported in enumerate(reports) if reported] == [1, 3, 7]
     assert verdict.startswith("no process has moved for 1010 s. rank 1: step 1, rewards, with b")
+
+
+def test_reading_weights_takes_as_long_as_it_takes(clock, capsys):
+    """No process has moved since the start; that others write on the board a little later is no movement."""
+    watch, start = RankWatch(stalled_after_s=100.0, stop_after_s=1000.0), Position(0, "train")
+    watch._judge(BOARD, {0: sign(1, start)})
+    for beat in range(2, 40):
+        assert watch._judge(BOARD, {0: sign(beat, start), 1: sign(beat, start)}) == ""
+        clock.s += 101
+    assert "no process has moved for 101 s" in capsys.readouterr().err
+    watch._judge(BOARD, {0: sign(40, Position(0, "rollout")), 1: sign(40, start)})
+    clock.s += 1001
+    verdict = watch._judge(BOARD, {0: sign(41, Position(0, "rollout")), 1: sign(41, start)})
+    assert verdict.startswith("no process has moved for 1001 s")
 
 
 def test_movement_of_anybody_is_no_stall(clock, capsys):

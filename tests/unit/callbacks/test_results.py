@@ -96,6 +96,25 @@ def test_only_a_validation_of_its_own_is_reported(tmp_path: Path) -> None:
     assert (tmp_path / "results.md").exists()
 
 
+def test_results_come_last_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds `results.json` reads the lines of the clips, which a kill must not leave out."""
+    seen = []
+
+    def replace(path: Path, target: Path) -> None:
+        seen.append((target.name, sorted(file.name for file in tmp_path.iterdir()), json.loads(path.read_text())))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        ResultsWriter().on_test_end(trainer_like([Logger(Writer())], folder=tmp_path), Module())
+    ((name, files, content),) = seen
+    assert name == "results.json"
+    assert {"clips.jsonl", "results.md"} <= set(files)
+    assert content["clips"] == 3
+    assert not (tmp_path / "results.json").exists()
+    assert len((tmp_path / "clips.jsonl").read_text().splitlines()) == 3
+
+
 def test_clips_that_another_process_left_out_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """When a run is saved, and what Ctrl-C does."""
 
+import contextlib
 import os
 import signal
 
@@ -91,6 +92,43 @@ def test_a_checkpoint_waits_for_the_validation_that_follows_its_step(tmp_path) -
     net = Net()
     fit(net, tmp_path, resume=True, validate_every=8)
     assert net.validations == [8]
+    assert saved_step(tmp_path) == 8
+
+
+class Killed(BaseException):
+    """Stands for a signal that no program can catch."""
+
+
+@pytest.mark.parametrize("moment", ["symlink", "replace", "remove"])
+def test_a_kill_while_saving_leaves_a_last_checkpoint(tmp_path, monkeypatch, moment: str) -> None:
+    """In every act on `last.ckpt`, and on the checkpoint of step 4, after that of step 8 was written."""
+    real, begun = getattr(os, moment), []
+
+    def act(*paths, **more):
+        is_meant = any("last.ckpt" in str(path) or "step=4.ckpt" in str(path) for path in paths)
+        if is_meant and (tmp_path / "step=8.ckpt").exists():
+            begun.append(saved_step(tmp_path))
+            raise Killed
+        return real(*paths, **more)
+
+    monkeypatch.setattr(os, moment, act)
+    with pytest.raises(Killed):
+        fit(Net(), tmp_path)
+    assert begun == [8 if moment == "remove" else 4]
+    assert saved_step(tmp_path) in (4, 8)
+    monkeypatch.undo()
+    net = Net()
+    fit(net, tmp_path, resume=True)
+    assert net.done[-1] == 9
+
+
+def test_one_checkpoint_is_kept_and_one_link(tmp_path) -> None:
+    """Also by a run that was resumed from its first checkpoint."""
+    for fails in (5, -1):
+        with pytest.raises(RuntimeError) if fails > 0 else contextlib.nullcontext():
+            fit(Net(fail_at=fails), tmp_path, resume=fails < 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "step=8.ckpt"]
+    assert (tmp_path / "last.ckpt").is_symlink()
     assert saved_step(tmp_path) == 8
 
 

@@ -209,9 +209,17 @@ def test_other_prompts_of_the_same_number_are_refused():
             loader_of(*others).load_state_dict(state)
 
 
-def test_a_place_within_a_step_is_refused():
-    with pytest.raises(ConfigError, match="after 6 prompts, which is no whole number of steps of 4 prompts"):
-        train_loader(batch_size=4).load_state_dict({**train_loader().state_dict(), "used": 6})
+def test_a_place_within_a_step_is_cut_anew_from_there():
+    """After 3 of 9 prompts, steps of 4: one step is left, of the prompts that would have come next."""
+    whole = list(TrainOrder(9, batch_size=1))
+    order = TrainOrder(9, batch_size=4)
+    order.load_state_dict({**order.state_dict(), "used": 3})
+    (step,) = order
+
+    assert step == [place for part in whole[3:7] for place in part]
+    assert (len(order), order.is_used_up) == (2, False)
+    order.advance()
+    assert order.is_used_up
 
 
 @pytest.mark.parametrize("workers", [0, 1])

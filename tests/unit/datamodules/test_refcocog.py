@@ -181,6 +181,19 @@ def test_every_tenth_picture_validates(tmp_path):
         data.setup("test")
 
 
+def test_held_out_pictures_are_the_same_for_every_seed(tmp_path):
+    table = [row(f"refcocog_{n}", f"thing {n}", rows()[0]["solution"], 5 * n) for n in range(40)]
+    root = str(write_refcocog(tmp_path / "t", table))
+    held_out = []
+    for seed in (0, 1, 2):
+        data = RefCOCOgDataModule(root, val_size=None, seed=seed)
+        data.setup("fit")
+        held_out.append([clip.id for batch in data.val_dataloader() for clip in batch])
+
+    assert len(held_out[0]) == 4
+    assert held_out[0] == held_out[1] == held_out[2]
+
+
 def test_a_name_with_several_annotations(root):
     assert RefCOCOg(root).rows[1].id == LISTED
     assert [one.annotations for one in RefCOCOg(root).rows] == [(17,), (21, 35), (44,)]

@@ -14,6 +14,7 @@ from grpo.sampling import Sampling
 from grpo.settings import GRPOSettings
 from lightning_modules.grpo_module import GRPOModule
 from lightning_modules.optim import Schedule
+from lightning_modules.two_system_module import TwoSystemModule
 from models.grounder import Candidates, Grounder
 from models.propagator import Propagator
 from models.reasoner import Reasoner
@@ -101,6 +102,28 @@ class Watch(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: GRPOModule, *_: object) -> None:
         self.metrics.append({name: float(value) for name, value in trainer.callback_metrics.items()})
         self.groups.append(module.last_groups)
+
+
+@dataclass
+class LayerCalls(L.Callback):
+    """Counts, as far as gradients are wanted, passes through the decoder and calls of all of its layers."""
+
+    passes: int = 0
+    calls: int = 0
+
+    def on_fit_start(self, trainer: L.Trainer, module: TwoSystemModule) -> None:
+        decoder = module.reasoner.language_model
+        decoder.norm.register_forward_pre_hook(lambda *_: self._note("passes"))
+        for layer in decoder.layers:
+            layer.mlp.register_forward_pre_hook(lambda *_: self._note("calls"))
+
+    def _note(self, what: str) -> None:
+        setattr(self, what, getattr(self, what) + torch.is_grad_enabled())
+
+    @property
+    def per_pass(self) -> float:
+        """Calls of layers in and after one pass: their number, twice that where activations are computed again."""
+        return self.calls / self.passes
 
 
 def sgd(parameters: object) -> torch.optim.Optimizer:

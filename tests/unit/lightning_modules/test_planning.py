@@ -9,6 +9,7 @@ import torch
 from doubles import LowTokens, module_of
 from plans import LOAD, SEVEN
 
+from datamodules.errors import ConfigError
 from datamodules.modules import RefAVSDataModule, ReVOSDataModule
 from lightning_modules.planning import judge, memory_table, workload
 from lightning_modules.sharded_strategy import ShardedStrategy
@@ -67,6 +68,17 @@ def test_a_run_that_does_not_fit_fits_with_the_flags_that_are_named(
         changed = replace(changed, **CHANGES[flag])
     changed = replace(changed, shards=changed.devices if changed.is_sharded else 1)
     assert plan_memory(SEVEN, changed).peak <= card_gb
+
+
+def test_devices_that_cannot_be_divided_are_refused_as_in_the_run() -> None:
+    with pytest.raises(ConfigError, match=r"shard_size is 8, which does not divide the 1 devices"):
+        workload(module(), RefAVSDataModule(), devices=1, strategy=ShardedStrategy(8), precision="bf16-mixed")
+
+
+def test_the_table_names_the_frames_that_system_2_keeps() -> None:
+    """Without `data.clip_frames` no setting says how many a clip has."""
+    assert LOAD.segmenter is not None
+    assert f"System 2 with {LOAD.segmenter.kept_frames} frames" in str(memory_table(judge(SEVEN, LOAD, 80.0)).title)
 
 
 def test_a_run_that_nothing_helps_is_told_so() -> None:

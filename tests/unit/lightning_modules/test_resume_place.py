@@ -87,6 +87,27 @@ def test_every_prompt_is_asked_once_per_epoch(tmp_path, before, after, steps):
     assert sorted(seen) == sorted((epoch, str(index)) for epoch in range(2) for index in range(12))
 
 
+@pytest.mark.parametrize(("before", "after", "steps"), [(1, 4, 5), (2, 5, 3), (5, 2, 1), (2, 4, 3)])
+def test_a_place_within_a_step_loses_less_than_a_step(tmp_path, before, after, steps):
+    """The epoch that is resumed asks nothing twice and leaves out what fills no step; the next one is whole."""
+    path = str(tmp_path / "run.ckpt")
+    fresh = 2 * (12 // after) * after
+    seen = fit(path, prompts_per_step=before, save_after=steps)[: steps * before]
+    seen += fit(path, prompts_per_step=after, checkpoint=path)
+    first = [clip for epoch, clip in seen if epoch == 0]
+    assert len(set(first)) == len(first) > 12 - after
+    assert len(seen) - len(first) == fresh // 2
+
+
+def test_sources_of_a_mixture_are_counted_one_by_one():
+    """3 of 8 and 2 of 5 prompts are used; of steps of 2, two and one are left of four and two."""
+    state = {"epoch": 0, "used": 5, "size": 13, "seed": 0, "parts": {"a": 3, "b": 2}, "shares": {"a": 8, "b": 5}}
+    counts = {"ready": 5, "completed": 4}
+    loop = {"state_dict": {"combined_loader": [state]}, "epoch_loop.batch_progress": {"current": counts}}
+    match_place({"loops": {"fit_loop": loop}}, SimpleNamespace(datamodule=Data(1), world_size=2))
+    assert counts == {"ready": 3, "completed": 2}
+
+
 def test_a_checkpoint_without_a_place_is_left_alone():
     trainer = SimpleNamespace(datamodule=Data(2), world_size=1)
     for checkpoint in ({}, {"loops": {"fit_loop": {"state_dict": {"combined_loader": [{}]}}}}):

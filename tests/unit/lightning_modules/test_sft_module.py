@@ -8,7 +8,9 @@ from torch.utils.data import DataLoader
 
 from datamodules.errors import ConfigError
 from datamodules.lessons import Demonstration, Lesson, Turn, lesson_from_labels
+from lightning_modules.answers import answers_in_rows, answers_with_marks
 from lightning_modules.sft_module import SFTModule
+from lightning_modules.sharded_strategy import ShardedStrategy
 from models.plan import parse_plan
 from models.prompts import choose_template
 from models.reasoner import Reasoner
@@ -155,6 +157,7 @@ def test_the_loss_is_the_mean_over_answer_tokens(make_reasoner, make_clip):
     """Against one turn after the other, each with its own prompt."""
     reasoner = make_reasoner(gain=3.0)
     module = SFTModule(reasoner, train="adapter")
+    module.trainer = trainer_of()
     module.log_dict = lambda *_, **__: None
     turns = [("is it red", "yes", "x"), ("what is it", "a circle", "x")]
     total, count = 0.0, 0
@@ -171,6 +174,47 @@ def test_the_loss_is_the_mean_over_answer_tokens(make_reasoner, make_clip):
         count += ids.shape[1]
     loss = float(module.training_step([lesson(make_clip(), *turns)], 0))
     assert loss == pytest.approx(total / count, rel=1e-4)
+
+
+def test_both_ways_to_read_answers_agree(make_reasoner, make_clip):
+    """In one row, and after the keys and values of the media: turns of several lengths, media of two."""
+    reasoner = make_reasoner(gain=3.0)
+    turns = [("is it red", "yes", "x"), ("what is it, if it is there at all", "a circle", "x")]
+    batch = [lesson(make_clip("a"), *turns), lesson(make_clip("b", has_audio=False, seconds=6), *turns[::-1])]
+    media, asked, _ = SFTModule(reasoner).prepare(batch)
+    answers, marks = answers_with_marks(reasoner, batch, media, asked, mark_layer=None)
+    rows = answers_in_rows(reasoner, media, asked)
+    assert float(marks) == 0
+    torch.testing.assert_close(rows.sort().values, answers.sort().values, rtol=1e-4, atol=1e-5)
+    trained = [p for p in reasoner.parameters() if p.requires_grad]
+    for left, right in zip(
+        torch.autograd.grad(rows.sum(), trained), torch.autograd.grad(answers.sum(), trained), strict=True
+    ):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [{"train": "language"}, {"mark_weight": 0.1}], ids=str)
+@pytest.mark.parametrize("how", ["checkpointing", "sharded"])
+def test_what_cannot_save_memory_is_refused(make_reasoner, own, how):
+    module = SFTModule(make_reasoner(gradient_checkpointing=how == "checkpointing"), **own)
+    module.trainer = trainer_of(**{"strategy": ShardedStrategy()} if how == "sharded" else {})
+    with pytest.raises(ConfigError, match=r"Set --model\.train adapter --model\.mark_weight 0, or neither"):
+        module.setup("fit")
+    module.setup("validate")
+
+
+def test_an_adapter_is_trained_in_the_precision_of_the_trainer(make_reasoner, make_clip):
+    seen = []
+
+    class Watching(SFTModule):
+        def prepare(self, lessons):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().prepare(lessons)
+
+    for precision in ("32-true", "bf16-mixed"):
+        trainer = trainer_of(max_steps=1, precision=precision)
+        trainer.fit(Watching(make_reasoner()), Fixed([lesson(make_clip(), ("is it red", "yes", "color"))], 1))
+    assert seen == [False, True]
 
 
 def test_rates_warm_up_hold_and_fall(make_reasoner):

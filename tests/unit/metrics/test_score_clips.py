@@ -10,7 +10,7 @@ from score_trees import CLIPS, ROWS, SIZE, save, write_clip_predictions, write_c
 
 from datamodules.errors import DataLayoutError, MediaError
 from metrics.score.__main__ import score
-from metrics.score.answers import Problem, problems_by_kind
+from metrics.score.answers import Oddity, Problem, oddities_by_kind, problems_by_kind
 
 
 @pytest.fixture
@@ -134,6 +134,23 @@ def test_a_problem_gives_no_number_unless_asked_for(refavs, problem):
     counted = run(root, predictions, counts_invalid=True)
     assert counted.unofficial == 1
     assert 0 < counted.scores["test_s/J"] < 1
+
+
+@pytest.mark.parametrize("value", [1, 255, 65535])
+def test_16_bits_that_lose_what_is_marked_give_no_number(refavs, value):
+    """S of a null clip would be perfect."""
+    root, predictions, *_ = refavs
+    for path in (predictions / CLIPS[0] / "00000_cat_1").iterdir():
+        mask = np.asarray(Image.open(path)) > 0
+        Image.fromarray(mask.astype(np.uint16) * value).save(path)
+    report = run(root, predictions)
+    if value == 65535:
+        assert report.scores
+        assert str(Oddity.SIXTEEN_BITS) in oddities_by_kind(report.answers)
+        return
+    assert report.scores == {}
+    (line,) = problems_by_kind(report.answers)[str(Problem.UNREADABLE)]
+    assert line.endswith("00000.png has 16 bits, and values of 1 to 255, which 8 bits lose")
 
 
 def test_one_frame_of_another_size_is_named(refavs):

@@ -7,7 +7,8 @@ import sys
 import pytest
 from score_trees import HEX, VIDEOS, write_mevis_truth, write_video_predictions, write_video_truth
 
-from metrics.score.__main__ import main
+from metrics.score.__main__ import main, show
+from metrics.score.report import Report
 from metrics.tables import official_table, show_score
 
 TABLE = "meta_expressions_valid_.json"
@@ -66,6 +67,11 @@ def test_data_that_cannot_be_used_exit_with_1_and_write_nothing(revos, capsys):
     assert main(arguments(revos)) == 1
     assert "there is no mask_dict.json" in capsys.readouterr().err
     assert not (revos / "out").exists()
+
+
+def test_a_split_without_expressions_says_so(capsys):
+    show(Report("revos", ("valid",), {}, answers=(), remarks=(), unofficial=0, origin={}))
+    assert capsys.readouterr().err == "error: valid of revos have no expressions to score.\n"
 
 
 @pytest.mark.parametrize(

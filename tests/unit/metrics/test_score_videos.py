@@ -12,7 +12,7 @@ from score_trees import write_video_truth as write_truth
 
 from datamodules.errors import DataLayoutError, MediaError
 from metrics.score.__main__ import score
-from metrics.score.answers import Problem, oddities_by_kind, problems_by_kind
+from metrics.score.answers import Oddity, Problem, oddities_by_kind, problems_by_kind
 
 TABLE = "meta_expressions_valid_.json"
 
@@ -121,6 +121,23 @@ def test_other_kinds_of_pictures_are_read_as_gray(revos, mode):
     named = [names for kind, names in oddities_by_kind(report.answers).items() if kind.startswith("not single")]
     assert bool(named) == (mode in ("RGB", "RGBA", "P", "LA"))
     assert not named or named[0][0].startswith(f"{VIDEOS[0]}/0: {predictions}")
+    assert (str(Oddity.SIXTEEN_BITS) in oddities_by_kind(report.answers)) == (mode == "I;16")
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_low_values_of_16_bits_are_lost_as_in_the_official_program_and_are_named(revos, value):
+    """Masks of 0 and 1, or 0 and 255, in 16 bits: the upper 8, which are read, are all 0."""
+    root, predictions, _ = revos
+    folder = predictions / VIDEOS[0] / "0"
+    masks = {path: np.asarray(Image.open(path)) for path in folder.iterdir()}
+    for path, mask in masks.items():
+        Image.fromarray((mask > 0).astype(np.uint16) * value).save(path)
+    report = run(root, predictions)
+    (named,) = oddities_by_kind(report.answers)[str(Oddity.LOST_VALUES)]
+    assert named.startswith(f"{VIDEOS[0]}/0: {folder}")
+    for path, mask in masks.items():
+        Image.fromarray(np.zeros_like(mask)).save(path)
+    assert run(root, predictions).scores == report.scores
 
 
 @pytest.mark.parametrize("value", [1, 38])

@@ -84,6 +84,11 @@ def test_nothing_stored_is_an_empty_mask():
     assert not union([], SIZE).any()
 
 
+def test_a_video_without_frames_is_refused():
+    with pytest.raises(ValueError, match="at least one frame, found none"):
+        video_parts([], [], (4, 4))
+
+
 def test_unlike_numbers_of_frames_are_an_error():
     with pytest.raises(ValueError, match="shorter"):
         video_parts([[], []], [[]], SIZE)

@@ -127,7 +127,8 @@ class ReVOSDataModule(VideoDataModule):
     """ReVOS: long videos without sound; training asks one random question per video and visit."""
 
     task = "revos"
-    table, reader = revos_meta, ReVOS
+    table: ClassVar[ModuleType] = revos_meta
+    reader: ClassVar[type[ReVOS | MeViS]] = ReVOS
     benchmark_splits = ("valid",)
 
     def __init__(
@@ -175,7 +176,8 @@ class MeViSDataModule(VideoDataModule):
     """MeViS: videos without sound, sentences about motion; training asks one random question per video and visit."""
 
     task = "mevis"
-    table, reader = mevis, MeViS
+    table: ClassVar[ModuleType] = mevis
+    reader: ClassVar[type[ReVOS | MeViS]] = MeViS
     benchmark_splits = ("valid_u",)
     unlabeled_splits = mevis.WITHOUT_MASKS
 

@@ -21,6 +21,8 @@ from lightning_modules.checkpoint import AtomicCheckpointIO
 from lightning_modules.grpo_module import GRPOModule
 from lightning_modules.sharded_strategy import ShardedStrategy
 from lightning_modules.trainable_state import whole
+from models.box_grounder import ReasonerGrounder
+from models.grounder import Candidates
 from models.plan import parse_plan
 from models.reasoner import LoRA, Reasoner
 
@@ -49,6 +51,14 @@ class HalfReadable(GRPOModule):
         if not clip.id.startswith("readable"):
             return rollout
         return replace(rollout, text=PLAN, plan=parse_plan(PLAN, fps=1.0, frames=clip.frames.count, max_keyframes=4))
+
+
+class LetterBoxes(ReasonerGrounder):
+    """Asks the base model; whatever it answers, one to three boxes, which depend on every letter."""
+
+    def _read(self, text: str, image: tuple[int, int]) -> Candidates:
+        count = 1 + sum(map(ord, text)) % 3
+        return Candidates(torch.tensor([[8.0, 8.0, 24.0, 24.0]]).repeat(count, 1), torch.ones(count))
 
 
 class Batches:
@@ -122,16 +132,19 @@ def run(
     callbacks: Sequence[L.Callback] = (),
     steps: int = 4,
     is_half: bool = False,
+    asks_base: bool = False,
 ) -> dict[str, Any]:
     """Two rollouts with two updates each, on the same global batch of four clips whatever the number of processes.
 
-    With `is_half` the base is bfloat16 and activations are computed again, as in the large configurations.
+    With `is_half` the base is bfloat16 and activations are computed again, with `asks_base` System 2's boxes come from
+    the base model, both as in the large configurations.
 
     Returns:
         Trained weights at the end, what every step logged, what the validations before and after it found, and how
         many layers ran per pass through the decoder.
     """
-    trained, watch, calls = module(weights, is_half=is_half), Watch(), LayerCalls()
+    grounder = {"grounder": LetterBoxes(max_new_tokens=6, nms_iou=1.0)} if asks_base else {}
+    trained, watch, calls = module(weights, is_half=is_half, **grounder), Watch(), LayerCalls()
     own = {} if strategy is None else {"strategy": strategy, "devices": world_size}
     own |= {"precision": "bf16-mixed"} if is_half else {}
     trainer = trainer_of(

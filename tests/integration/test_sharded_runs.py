@@ -20,6 +20,8 @@ RESUMED = ("ddp", "sharded", "replicated")
 """Once per form of checkpoint: plain, a folder, gathered into a file."""
 HALF = ("ddp", "sharded")
 """Once per way of reading a base: whole, in shares."""
+ASKED = ("sharded", "layer")
+"""Once per way in which a spread base answers: whole, layer by layer."""
 
 
 def two_ranks(rank: int, weights: Path, folder: Path) -> None:
@@ -33,6 +35,9 @@ def two_ranks(rank: int, weights: Path, folder: Path) -> None:
     for name in HALF:
         half = run(weights, strategy=STRATEGIES[name](), rank=rank, world_size=2, steps=2, is_half=True)
         torch.save(half, folder / f"half-{name}-{rank}.pt")
+    for name in ASKED:
+        asked = run(weights, strategy=STRATEGIES[name](), rank=rank, world_size=2, asks_base=True)
+        torch.save(asked, folder / f"asked-{name}-{rank}.pt")
 
 
 def four_ranks(rank: int, weights: Path, folder: Path) -> None:
@@ -101,6 +106,15 @@ def test_activations_are_computed_again(name: str, folder: Path) -> None:
         half, plain = (torch.load(folder / f"{part}-{rank}.pt", weights_only=True) for part in (f"half-{name}", name))
         assert half["layers per pass"] == 4
         assert plain["whole"]["layers per pass"] == 2
+
+
+def test_the_base_answers_for_boxes_on_one_process_as_on_two(weights: Path, folder: Path) -> None:
+    """Only rank 0 has something to ask."""
+    expected = run(weights, asks_base=True)
+    assert expected["metrics"][0]["rewards/boxes/mean"] > 0
+    for name in ASKED:
+        for rank in (0, 1):
+            assert_same(torch.load(folder / f"asked-{name}-{rank}.pt", weights_only=True), expected)
 
 
 @pytest.mark.parametrize("name", RESUMED)

@@ -138,15 +138,17 @@ def module_of(
     **settings: object,
 ) -> GRPOModule:
     """A module around a reasoner; unknown settings are those of `GRPOSettings`."""
-    own = {name: settings.pop(name) for name in ("sampling", "optimizer", "schedule", "evaluation") if name in settings}
+    names = ("grounder", "sampling", "optimizer", "schedule", "evaluation")
+    own = {name: settings.pop(name) for name in names if name in settings}
     defaults = {
+        "grounder": FixedGrounder(),
         "sampling": Sampling(max_new_tokens=6),
         "optimizer": sgd,
         "schedule": Schedule(decay="constant"),
         "grpo": GRPOSettings(**{"group_size": 4} | settings),
     }
     rewards = {"low": LowTokens()} if rewards is None else rewards
-    return kind(reasoner, grounder=FixedGrounder(), propagator=BoxPropagator(), rewards=rewards, **defaults | own)
+    return kind(reasoner, propagator=BoxPropagator(), rewards=rewards, **defaults | own)
 
 
 def loader(clips: Sequence[Clip], batch_size: int = 2) -> DataLoader[Clip]:

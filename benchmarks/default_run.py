@@ -9,7 +9,7 @@ at once as `--at-once` says (2, each of which computes on one core). Read from i
 and after with their paired 95 % intervals, the training reward (mean of the first and of the last quarter of the
 steps), how many rewards were logged; from the operating system: wall time and peak memory, workers included. Written:
 `benchmarks/results/default_run.json`, the same as a table in `default_run.md`, and `docs/images/default_run.png` with
-the curves.
+the curves. Started again, it goes on: a run that has ended with the same command on the same commit is not made anew.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ def run_once(config: str, seed: int, folder: Path, extra: Sequence[str]) -> Run:
     name = f"{config}_seed{seed}"
     command = [sys.executable, "train.py", "fit", "--config", f"configs/{config}.yaml", "--seed_everything", str(seed)]
     command += ["--trainer.logger.save_dir", str(folder), "--trainer.logger.name", name, *extra]
+    asked = {"command": command, "commit": commit(ROOT)}
+    ended = folder / name / "result.json"
+    if ended.exists() and (found := json.loads(ended.read_text()))["asked"] == asked:
+        return Run(**found["run"])
     print(" ".join(command), flush=True)
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT)
@@ -91,7 +95,9 @@ def run_once(config: str, seed: int, folder: Path, extra: Sequence[str]) -> Run:
     rows = json.loads((newest / "summary.json").read_text())["changes"]
     curves = read_curves(newest)
     seconds = {key: float(np.mean([v for _, v in curves.pop(key)])) for key in list(curves) if key.startswith("time/")}
-    return Run(config, seed, wall_s, peak / 1e9, {r["key"]: r for r in rows if r["key"] in KEYS}, curves, seconds)
+    run = Run(config, seed, wall_s, peak / 1e9, {r["key"]: r for r in rows if r["key"] in KEYS}, curves, seconds)
+    ended.write_text(json.dumps({"asked": asked, "run": asdict(run)}) + "\n")
+    return run
 
 
 def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from tqdm import tqdm
 
 from datamodules.avshapes.descriptions import is_right_description
 from datamodules.avshapes.make import ensure_avshapes
@@ -32,9 +33,10 @@ from datamodules.base import ClipDataModule
 from datamodules.lessons import fullest_frames
 from datamodules.modules import RefAVSDataModule, ReVOSDataModule
 from datamodules.records import Clip, Keyframe, ParseReport, Plan, Rollout
-from grpo.engine import PlainEngine, SampleRequest
+from grpo.engine import SampleRequest
 from grpo.noise import noise_key
 from grpo.sampling import Sampling
+from grpo.shared_engine import SharedEngine
 from lightning_modules.sft_module import SFTModule
 from metrics.region import region_j
 from models.detector import DetectorGrounder
@@ -47,7 +49,7 @@ from rewards.base import Reward
 from rewards.suite import RewardSuite
 
 CONFIG = Path(__file__).parents[1] / "configs" / "refavs.yaml"
-"""The run whose start is judged; its rewards are the ones that are measured."""
+"""The run whose start is judged; it samples and rewards as is measured."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def measure(
     encoded = reasoner.encode(reasoner.prepare(clip))
     keys = [noise_key(seed=sampling.noise_seed, rollout_step=0, sample_id=clip.id, index=index) for index in range(8)]
     greedy = Sampling(max_new_tokens=sampling.max_new_tokens, temperature=0)
-    engine = PlainEngine()
+    engine = SharedEngine()
     completions = engine.sample(reasoner, [SampleRequest(encoded, [0])], greedy)[0]
     completions += engine.sample(reasoner, [SampleRequest(encoded, keys)], sampling)[0]
     rollouts = []
@@ -180,6 +182,11 @@ def trained_rewards(config: Path) -> dict[str, Reward]:
     return made
 
 
+def trained_sampling(config: Path) -> Sampling:
+    """How a run's configuration samples completions."""
+    return Sampling(**yaml.safe_load(config.read_text())["model"]["init_args"]["sampling"])
+
+
 def main() -> None:
     """Measure both benchmarks and print one table each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -200,7 +207,7 @@ def main() -> None:
     pipeline.grounder.load()
     pipeline.propagator.load()
     modules: dict[str, type[ClipDataModule]] = {"refavs": RefAVSDataModule, "revos": ReVOSDataModule}
-    suite = RewardSuite(trained_rewards(CONFIG))
+    suite, sampling = RewardSuite(trained_rewards(CONFIG)), trained_sampling(CONFIG)
     for benchmark in options.benchmarks:
         data = modules[benchmark](
             **({"fps": 1.0, "clip_frames": 10} if benchmark == "revos" else {}),
@@ -213,11 +220,10 @@ def main() -> None:
         data.setup("validate")
         truths = {(truth.clip, truth.expression_id): truth for truth in read_truth(Path(ensure_avshapes(benchmark)))}
         rows = []
-        for batch in data.val_dataloader():
-            for clip in batch:
-                row = clip.expression_id.partition("_")[0]
-                truth = truths[clip.video, str(int(row)) if benchmark == "refavs" else clip.expression_id]
-                rows.append(measure(reasoner, pipeline, suite, clip, truth, Sampling(max_new_tokens=192)))
+        for clip in tqdm([clip for batch in data.val_dataloader() for clip in batch], benchmark, mininterval=5):
+            row = clip.expression_id.partition("_")[0]
+            truth = truths[clip.video, str(int(row)) if benchmark == "refavs" else clip.expression_id]
+            rows.append(measure(reasoner, pipeline, suite, clip, truth, sampling))
         print(benchmark, json.dumps({name: round(value, 3) for name, value in report(rows).items()}, indent=1))
 
 

@@ -88,7 +88,8 @@ def demonstrate(
     count = min(len(frames), 1 + int(rng.choice(len(_SEGMENTS), p=_SEGMENTS)))
     picked = sorted(rng.choice(frames, size=count, replace=False))
     form = str(rng.choice([name for name, _ in _DESCRIPTION_FORMS], p=[share for _, share in _DESCRIPTION_FORMS]))
-    description = describe(thing, form, rng)
+    is_whole_group = form == "full" and len(targets) > 1
+    description = describe_group(expression) if is_whole_group else describe(thing, form, rng)
     fps = scene.world.fps
     segments = tuple(Segment(int(frame) / fps, (int(frame) + 1) / fps, description) for frame in picked)
     return Demonstration(text, thought, segments)
@@ -103,6 +104,11 @@ def describe(thing: Thing, form: str, rng: np.random.Generator) -> str:
     if form == "color":
         return f"the {thing.color} one"
     return "the object" if rng.random() < 0.5 else "the thing"
+
+
+def describe_group(expression: Expression) -> str:
+    """All targets of an expression about several: the color or the shape that they, and nothing else, have."""
+    return f"the {expression.color} things" if expression.color else f"the {expression.shape}s"
 
 
 def clean(text: str) -> str:

@@ -34,6 +34,7 @@ def line(weights: Path, cache: Path, runs: Path, *, steps: int) -> list[str]:
         "--data.val_size=1",
         "--data.val_null_fraction=null",
         "--model.grpo.group_size=2",
+        "--model.grpo.updates_per_rollout=1",
         "--model.sampling.max_new_tokens=16",
         f"--trainer.max_steps={steps}",
         "--trainer.val_check_interval=4",

@@ -17,3 +17,10 @@ def test_the_rewards_are_those_of_the_run():
     }
     assert len(terms) > 5
     assert terms["length"].max_tokens == written["length"]["init_args"]["max_tokens"]
+
+
+def test_completions_are_drawn_as_in_the_run():
+    script = runpy.run_path(str(ROOT / "scripts" / "gates.py"), run_name="gates")
+    sampling = script["trained_sampling"](script["CONFIG"])
+    written = yaml.safe_load((ROOT / "configs" / "refavs.yaml").read_text())["model"]["init_args"]["sampling"]
+    assert {name: getattr(sampling, name) for name in written} == written

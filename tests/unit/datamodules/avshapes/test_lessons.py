@@ -1,0 +1,61 @@
+"""Demonstrations are true, rough, and name a whole group where they are at their best."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from datamodules.avshapes.descriptions import described_things, is_right_description
+from datamodules.avshapes.expressions import Expression, refavs_null_expressions, revos_expressions
+from datamodules.avshapes.lessons import NOT_THERE, demonstrate, describe_group
+from datamodules.avshapes.scene import Scene, World, sample_scene
+
+WORLD = World(distinct_shapes=False, sounding=(1.0,))
+SCENES = 120
+
+
+@pytest.fixture(scope="module")
+def asked() -> list[tuple[Scene, Expression]]:
+    """Every expression about many scenes."""
+    scenes = [sample_scene((5, index), WORLD) for index in range(SCENES)]
+    return [(scene, item) for scene in scenes for item in revos_expressions(scene, np.random.default_rng(0))]
+
+
+def test_a_group_is_described_as_a_whole(asked: list[tuple[Scene, Expression]]) -> None:
+    groups = [(scene, item) for scene, item in asked if len(item.targets) > 1]
+    assert {item.variant for _, item in groups} == {"color", "shape"}
+    for scene, item in groups:
+        assert is_right_description(describe_group(item), scene.things, item.targets), (item, describe_group(item))
+
+
+def test_demonstrations_are_true_and_mostly_rough(asked: list[tuple[Scene, Expression]]) -> None:
+    rng, right = np.random.default_rng(0), Counter()
+    for scene, item in asked:
+        if not item.targets:
+            continue
+        shown = demonstrate(scene, item, rng, noticed_absence=0.5)
+        assert 1 <= len(shown.segments) <= 3
+        for index in item.targets:
+            assert scene.things[index].color in shown.thought
+            assert scene.things[index].shape in shown.thought
+        (description,) = {segment.description for segment in shown.segments}
+        assert described_things(description, scene.things) & set(item.targets)
+        right[len(item.targets) > 1, is_right_description(description, scene.things, item.targets)] += 1
+        for segment in shown.segments:
+            frame = round(segment.start_s * scene.world.fps)
+            assert any(scene.visible[index][frame] > 0 for index in item.targets)
+    for is_group in (False, True):
+        share = right[is_group, True] / (right[is_group, True] + right[is_group, False])
+        assert 0.2 < share < 0.75, (is_group, share)
+
+
+def test_absence_is_noticed_as_often_as_asked() -> None:
+    rng, noticed, count = np.random.default_rng(0), 0, 0
+    for index in range(SCENES):
+        scene = sample_scene((6, index), World())
+        for item in refavs_null_expressions(scene, np.random.default_rng(index), audio="muted"):
+            shown = demonstrate(scene, item, rng, noticed_absence=0.45)
+            assert (shown.thought == NOT_THERE) == (shown.segments == ())
+            noticed, count = noticed + (not shown.segments), count + 1
+    assert count > 200
+    assert noticed / count == pytest.approx(0.45, abs=0.1)

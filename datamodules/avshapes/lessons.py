@@ -2,7 +2,7 @@
 
 `small_questions` covers the world: what is there, what is heard, when, how loud, how high, what moves, and for every
 expression whether it fits a thing and whether it fits anything at all. `demonstration` shows the answer form the way a
-general model would use it before any training for the task: any visible frame, often a poor one, a true but often
+general model would use it before any training for the task: any frame, the target in view or not, a true but often
 vague description, and an absent target noticed only now and then. Choosing well is left to reinforcement learning.
 
 Recipes read scenes directly; training and evaluation of policies never do.
@@ -31,7 +31,7 @@ MOTION = frozenset(
 
 _IN_VIEW = 0.3
 _DESCRIPTION_FORMS = (("full", 0.25), ("color", 0.45), ("vague", 0.15), ("shape", 0.15))
-_SEGMENTS = (0.5, 0.35, 0.15)
+_SEGMENTS = (0.6, 0.3, 0.1)
 
 
 def small_questions(scene: Scene, heard: tuple[Thing, ...], rng: np.random.Generator) -> list[Turn]:
@@ -84,9 +84,8 @@ def demonstrate(
         targets = (int(rng.integers(len(scene.things))),)
     thing = scene.things[targets[int(rng.integers(len(targets)))]]
     thought = _spelled_out([scene.things[index] for index in targets])
-    frames = [frame for frame, share in enumerate(scene.visible[scene.things.index(thing)]) if share > _IN_VIEW]
-    count = min(len(frames), 1 + int(rng.choice(len(_SEGMENTS), p=_SEGMENTS)))
-    picked = sorted(rng.choice(frames, size=count, replace=False))
+    count = 1 + int(rng.choice(len(_SEGMENTS), p=_SEGMENTS))
+    picked = sorted(rng.choice(scene.world.frames, size=count, replace=False))
     form = str(rng.choice([name for name, _ in _DESCRIPTION_FORMS], p=[share for _, share in _DESCRIPTION_FORMS]))
     is_whole_group = form == "full" and len(targets) > 1
     description = describe_group(expression) if is_whole_group else describe(thing, form, rng)

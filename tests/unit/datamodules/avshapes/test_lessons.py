@@ -29,7 +29,7 @@ def test_a_group_is_described_as_a_whole(asked: list[tuple[Scene, Expression]]) 
 
 
 def test_demonstrations_are_true_and_mostly_rough(asked: list[tuple[Scene, Expression]]) -> None:
-    rng, right = np.random.default_rng(0), Counter()
+    rng, right, in_view = np.random.default_rng(0), Counter(), []
     for scene, item in asked:
         if not item.targets:
             continue
@@ -41,9 +41,10 @@ def test_demonstrations_are_true_and_mostly_rough(asked: list[tuple[Scene, Expre
         (description,) = {segment.description for segment in shown.segments}
         assert described_things(description, scene.things) & set(item.targets)
         right[len(item.targets) > 1, is_right_description(description, scene.things, item.targets)] += 1
-        for segment in shown.segments:
-            frame = round(segment.start_s * scene.world.fps)
-            assert any(scene.visible[index][frame] > 0 for index in item.targets)
+        frames = [round(segment.start_s * scene.world.fps) for segment in shown.segments]
+        assert len(set(frames)) == len(frames)
+        in_view += [any(scene.visible[index][frame] > 0 for index in item.targets) for frame in frames]
+    assert 0.5 < np.mean(in_view) < 0.95
     for is_group in (False, True):
         share = right[is_group, True] / (right[is_group, True] + right[is_group, False])
         assert 0.2 < share < 0.75, (is_group, share)

@@ -30,3 +30,8 @@ def described_things(description: str, things: Sequence[TruthThing]) -> frozense
 def is_right_description(description: str, things: Sequence[TruthThing], targets: Sequence[int]) -> bool:
     """Whether a description fits the targets and nothing else; False when there is no target."""
     return bool(targets) and described_things(description, things) == frozenset(targets)
+
+
+def group_words(color: str = "", shape: str = "") -> str:
+    """A description of all things of one color, or else of one shape."""
+    return f"the {color} things" if color else f"the {shape}s"

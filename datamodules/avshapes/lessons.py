@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from datamodules.avshapes.descriptions import group_words
 from datamodules.avshapes.expressions import Expression
 from datamodules.avshapes.perception import LOUDNESS_WORDS, PITCH_WORDS
 from datamodules.avshapes.scene import COLORS, SHAPES, Scene, Thing
@@ -88,7 +89,7 @@ def demonstrate(
     picked = sorted(rng.choice(scene.world.frames, size=count, replace=False))
     form = str(rng.choice([name for name, _ in _DESCRIPTION_FORMS], p=[share for _, share in _DESCRIPTION_FORMS]))
     is_whole_group = form == "full" and len(targets) > 1
-    description = describe_group(expression) if is_whole_group else describe(thing, form, rng)
+    description = group_words(expression.color, expression.shape) if is_whole_group else describe(thing, form, rng)
     fps = scene.world.fps
     segments = tuple(Segment(int(frame) / fps, (int(frame) + 1) / fps, description) for frame in picked)
     return Demonstration(text, thought, segments)
@@ -103,11 +104,6 @@ def describe(thing: Thing, form: str, rng: np.random.Generator) -> str:
     if form == "color":
         return f"the {thing.color} one"
     return "the object" if rng.random() < 0.5 else "the thing"
-
-
-def describe_group(expression: Expression) -> str:
-    """All targets of an expression about several: the color or the shape that they, and nothing else, have."""
-    return f"the {expression.color} things" if expression.color else f"the {expression.shape}s"
 
 
 def clean(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datamodules.avshapes.descriptions import group_words
 from datamodules.avshapes.truth import Truth, read_truth
 from datamodules.records import Clip
 
@@ -22,9 +23,9 @@ def true_description(truth: Truth) -> str:
     others = [thing for index, thing in enumerate(truth.things) if index not in truth.targets]
     colors, shapes = {thing.color for thing in things}, {thing.shape for thing in things}
     if len(things) > 1 and len(colors) == 1 and not colors & {thing.color for thing in others}:
-        return f"the {things[0].color} things"
+        return group_words(color=things[0].color)
     if len(things) > 1 and len(shapes) == 1 and not shapes & {thing.shape for thing in others}:
-        return f"the {things[0].shape}s"
+        return group_words(shape=things[0].shape)
     return " and ".join(f"the {thing.name}" for thing in things)
 
 

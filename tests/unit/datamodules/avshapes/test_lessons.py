@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from datamodules.avshapes.descriptions import described_things, is_right_description
+from datamodules.avshapes.descriptions import described_things, group_words, is_right_description
 from datamodules.avshapes.expressions import Expression, refavs_null_expressions, revos_expressions
-from datamodules.avshapes.lessons import NOT_THERE, demonstrate, describe_group
+from datamodules.avshapes.lessons import NOT_THERE, demonstrate
 from datamodules.avshapes.scene import Scene, World, sample_scene
 
 WORLD = World(distinct_shapes=False, sounding=(1.0,))
@@ -25,7 +25,8 @@ def test_a_group_is_described_as_a_whole(asked: list[tuple[Scene, Expression]]) 
     groups = [(scene, item) for scene, item in asked if len(item.targets) > 1]
     assert {item.variant for _, item in groups} == {"color", "shape"}
     for scene, item in groups:
-        assert is_right_description(describe_group(item), scene.things, item.targets), (item, describe_group(item))
+        words = group_words(item.color, item.shape)
+        assert is_right_description(words, scene.things, item.targets), (item, words)
 
 
 def test_demonstrations_are_true_and_mostly_rough(asked: list[tuple[Scene, Expression]]) -> None:

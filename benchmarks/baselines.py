@@ -213,7 +213,7 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
     """A run in the file of numbers: means, time and curves, without single clips."""
     return {
         "metrics": outcome.metrics,
-        "steps": outcome.steps,
+        "batches": outcome.batches,
         "prompts": outcome.prompts,
         "seconds": outcome.seconds,
         "curves": outcome.curves,

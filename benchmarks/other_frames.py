@@ -161,4 +161,4 @@ def frame_table(answers: Mapping[str, Outcome], data: MixtureDataModule, weights
 
 def _as_outcome(values: Mapping[str, float]) -> Outcome:
     clips = {clip: {"jf": float(value)} for clip, value in values.items()}
-    return Outcome({}, clips, {}, steps=0, prompts=0, seconds=0.0, curves={})
+    return Outcome({}, clips, {}, batches=0, prompts=0, seconds=0.0, curves={})

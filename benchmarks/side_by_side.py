@@ -51,9 +51,9 @@ class Outcome:
         metrics: Logged means, by key.
         clips: Values of every test clip, by clip id.
         texts: Greedy completions, by clip id.
-        steps: Optimizer steps of the training, one per batch; 0 without one.
-        prompts: Prompts of these steps, repeats included.
-        seconds: Time of these steps, waiting for data included.
+        batches: Batches of the training: rollouts of GRPO, optimizer steps of supervised training; 0 without a training.
+        prompts: Prompts of these batches, repeats included.
+        seconds: Time of these batches, waiting for data included.
         curves: (step, value) of what was logged in training, for the keys of `CURVES`.
         commit: Of the code that tested; empty where it is not known.
     """
@@ -61,7 +61,7 @@ class Outcome:
     metrics: dict[str, float]
     clips: dict[str, dict[str, float]]
     texts: dict[str, str]
-    steps: int
+    batches: int
     prompts: int
     seconds: float
     curves: dict[str, list[tuple[int, float]]]
@@ -217,7 +217,7 @@ def read_outcome(folder: Path) -> Outcome:
         metrics=metrics,
         clips=clips,
         texts={line["clip"]: line["text"] for line in lines},
-        steps=len(timed),
+        batches=len(timed),
         prompts=len(timed) * _prompts_per_step(run),
         seconds=sum(timed.values()) + sum(waited.values()),
         curves={key: curves[key] for key in CURVES if key in curves},

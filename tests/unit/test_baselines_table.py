@@ -26,7 +26,7 @@ def scripts():
 
 
 def outcome(scripts, clips, **metrics):
-    return scripts.side_by_side.Outcome(metrics, clips, {}, steps=3, prompts=12, seconds=4.5, curves={})
+    return scripts.side_by_side.Outcome(metrics, clips, {}, batches=3, prompts=12, seconds=4.5, curves={})
 
 
 def test_rows_and_seeds_become_jobs(scripts):

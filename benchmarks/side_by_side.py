@@ -51,7 +51,7 @@ class Outcome:
         metrics: Logged means, by key.
         clips: Values of every test clip, by clip id.
         texts: Greedy completions, by clip id.
-        batches: Batches of the training: rollouts of GRPO, optimizer steps of supervised training; 0 without a training.
+        batches: Of the training: rollouts of GRPO, optimizer steps of supervised training; 0 without one.
         prompts: Prompts of these batches, repeats included.
         seconds: Time of these batches, waiting for data included.
         curves: (step, value) of what was logged in training, for the keys of `CURVES`.
@@ -170,7 +170,7 @@ def _run(job: Job, folder: Path) -> None:
         begun = run is not None and (run / "checkpoints" / "last.ckpt").exists()
         _call(["fit", "--resume", str(run)] if begun else ["fit", *described, *where, *job.fit], place)
         run = _newest(place)
-    # The exported adapter and not the last checkpoint, which may be some steps older.
+    # By the exported adapter, as whoever is given it would.
     trained = ["--config", f"{run}/config.yaml", "--model.reasoner.adapter", f"{run}/adapter"]
     _call(["test", *trained, *where, *job.test], place)
 

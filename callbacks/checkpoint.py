@@ -84,6 +84,12 @@ class RunCheckpoint(ModelCheckpoint):
             )
         super().setup(trainer, pl_module, stage)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What a run is taken up from is saved already."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.ckpt_path is not None:
+            self._last_global_step_saved = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
@@ -102,6 +108,15 @@ class RunCheckpoint(ModelCheckpoint):
             self._waits_for_validation = False
             self._defer_save_until_validation = True
         super().on_validation_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save once more where the training did not end on a checkpoint, so that `last.ckpt` is the trained policy."""
+        if self.save_top_k != 0 and trainer.global_step > self._last_global_step_saved:
+            candidates = self._monitor_candidates(trainer)
+            if self.monitor is None:
+                self._save_none_monitor_checkpoint(trainer, candidates)
+            self._save_last_checkpoint(trainer, candidates)
+        super().on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Save when the run was asked to stop, which takes effect between two steps; never within one."""

@@ -92,7 +92,7 @@ def test_a_checkpoint_waits_for_the_validation_that_follows_its_step(tmp_path) -
     net = Net()
     fit(net, tmp_path, resume=True, validate_every=8)
     assert net.validations == [8]
-    assert saved_step(tmp_path) == 8
+    assert saved_step(tmp_path) == 10
 
 
 class Killed(BaseException):
@@ -127,9 +127,22 @@ def test_one_checkpoint_is_kept_and_one_link(tmp_path) -> None:
     for fails in (5, -1):
         with pytest.raises(RuntimeError) if fails > 0 else contextlib.nullcontext():
             fit(Net(fail_at=fails), tmp_path, resume=fails < 0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "step=8.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "step=10.ckpt"]
     assert (tmp_path / "last.ckpt").is_symlink()
-    assert saved_step(tmp_path) == 8
+    assert saved_step(tmp_path) == 10
+
+
+def test_the_last_checkpoint_is_what_was_trained(tmp_path) -> None:
+    """Ten steps and a checkpoint every four: the end is saved as well, once."""
+    net = Net()
+    fit(net, tmp_path)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 10
+    assert torch.equal(saved["state_dict"]["layer.weight"], net.layer.weight)
+    again = Net()
+    fit(again, tmp_path, resume=True)
+    assert again.done == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "step=10.ckpt"]
 
 
 def test_what_was_validated_is_not_validated_again(tmp_path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
@@ -9,6 +11,7 @@ from jaxtyping import Float
 def paired_interval(
     before: Float[np.ndarray, "clips"],
     after: Float[np.ndarray, "clips"],
+    videos: Sequence[str],
     *,
     level: float = 0.95,
     resamples: int = 4000,
@@ -16,31 +19,36 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean change over clips.
 
-    Pairs are resampled, so that what makes a clip hard or easy cancels out. The interval covers the choice of clips,
-    not the choice of seeds: another training run may differ by more.
+    Pairs are resampled, so that what makes a clip hard or easy cancels out, and those of one video together: its
+    questions are not independent. The interval covers the choice of videos, not the choice of seeds: another training
+    run may differ by more.
 
     Args:
         before: One value per clip.
         after: The same clips in the same order.
+        videos: What each clip is a question about.
         level: Coverage, 0..1.
         resamples: Number of bootstrap samples.
         seed: Of the resampling; equal inputs give equal intervals.
 
     Returns:
-        Lower and upper end; (nan, nan) without clips, and a single point with one clip.
+        Lower and upper end; (nan, nan) without clips, and a single point with one video.
 
     Raises:
-        ValueError: The two have different lengths.
+        ValueError: The three have different lengths.
 
     Reference:
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
-    if before.shape != after.shape:
-        raise ValueError(f"expected the same clips before and after, found {before.shape} and {after.shape} values")
+    if before.shape != after.shape or len(videos) != len(before):
+        raise ValueError(
+            f"expected the same clips before and after, found {before.shape} and {after.shape} values for {len(videos)}"
+        )
     if not len(before):
         return float("nan"), float("nan")
-    change = (after - before)[:, None]
-    means = resampled_means(change, np.ones_like(change), resamples=resamples, seed=seed)[:, 0]
+    _, places = np.unique(list(videos), return_inverse=True)
+    sums, counts = np.bincount(places, weights=after - before), np.bincount(places).astype(np.float64)
+    means = resampled_means(sums[:, None], counts[:, None], resamples=resamples, seed=seed)[:, 0]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -1,7 +1,7 @@
 """What a training has changed: the first and the last validation side by side, and what to type next.
 
 Both are greedy answers to the same held-out clips. For scores that single clips have, the change comes with a paired
-95 % interval over these clips. The training reward is not shown: it moves with the prompts and is no evidence.
+95 % interval over their videos. The training reward is not shown: it moves with the prompts and is no evidence.
 """
 
 from __future__ import annotations
@@ -78,13 +78,19 @@ class FitSummary(Callback):
 
 
 def as_plain(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation as plain containers that a checkpoint may hold: means, and the values of every clip by key."""
+    """An evaluation as plain containers that a checkpoint may hold: means, values of every clip by key, its video."""
     known = set(evaluation.metrics)
     clips = {
         result.clip_id: {key: value for key, value in clip_values(result).items() if key in known}
         for result in evaluation.results
     }
-    return {"rollout_step": evaluation.rollout_step, "metrics": dict(evaluation.metrics), "clips": clips}
+    videos = {result.clip_id: result.video for result in evaluation.results}
+    return {
+        "rollout_step": evaluation.rollout_step,
+        "metrics": dict(evaluation.metrics),
+        "clips": clips,
+        "videos": videos,
+    }
 
 
 def clip_values(result: ClipResult) -> dict[str, float]:
@@ -111,14 +117,14 @@ def _groups(result: ClipResult) -> tuple[str, str]:
 
 
 def compare(first: dict[str, Any], last: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every mean that both passes have, with its change and, over clips that count in both, a paired interval.
+    """Every mean that both passes have, with its change and, over videos that count in both, a paired interval.
 
     Args:
         first: From `as_plain`.
         last: From `as_plain`, of the same clips.
 
     Returns:
-        One row per key: "key", "first", "last", "change", "low", "high" (the interval) and "clips".
+        One row per key: "key", "first", "last", "change", "low", "high" (the interval), "clips" and "videos".
     """
     rows = []
     for key, value in first["metrics"].items():
@@ -127,9 +133,11 @@ def compare(first: dict[str, Any], last: dict[str, Any]) -> list[dict[str, Any]]
         both = [clip for clip in first["clips"] if key in first["clips"][clip] and key in last["clips"].get(clip, {})]
         before = np.array([first["clips"][clip][key] for clip in both])
         after = np.array([last["clips"][clip][key] for clip in both])
-        low, high = paired_interval(before, after)
+        videos = [first["videos"][clip] for clip in both]
+        low, high = paired_interval(before, after, videos)
         now = last["metrics"][key]
-        row = {"key": key, "first": value, "last": now, "change": now - value, "clips": len(both)}
+        row = {"key": key, "first": value, "last": now, "change": now - value}
+        row |= {"clips": len(both), "videos": len(set(videos))}
         rows.append(row | {"low": None if np.isnan(low) else low, "high": None if np.isnan(high) else high})
     return rows
 
@@ -155,11 +163,11 @@ def _repeats(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
 
 def _table(rows: list[dict[str, Any]], first_step: int, last_step: int) -> Table:
     title = f"held-out clips, greedy answers: before (step {first_step}) and after (step {last_step})"
-    table = Table("key", "first", "last", "change", "95 % interval", "clips", title=title)
+    table = Table("key", "first", "last", "change", "95 % interval", "clips", "videos", title=title)
     for row in rows:
         if row["key"].endswith(("/j", "/f")) or _repeats(row, rows):
             continue
         interval = "" if row["low"] is None else f"{row['low']:+.3f} .. {row['high']:+.3f}"
         numbers = [f"{row['first']:.3f}", f"{row['last']:.3f}", f"{row['change']:+.3f}"]
-        table.add_row(row["key"], *numbers, interval, str(row["clips"]))
+        table.add_row(row["key"], *numbers, interval, str(row["clips"]), str(row["videos"]))
     return table

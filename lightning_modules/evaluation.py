@@ -46,6 +46,7 @@ class ClipResult:
         total: Weighted sum of the rewards; None without ground truth.
         is_unparsable: The completion gave neither a keyframe nor an absent answer.
         task: The clip's benchmark.
+        video: What the clip is a question about; questions about one video are not independent.
     """
 
     scores: ClipScores | None
@@ -56,6 +57,7 @@ class ClipResult:
     total: float | None
     is_unparsable: bool
     task: Task
+    video: str
 
 
 @dataclass(frozen=True)

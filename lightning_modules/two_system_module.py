@@ -220,6 +220,7 @@ class TwoSystemModule(L.LightningModule):
         return ClipResult(
             clip_id=clip.id,
             task=clip.task,
+            video=f"{clip.task}/{clip.video}",
             kind=clip.kind,
             text=rollout.text,
             is_unparsable=rollout.plan.is_unparsable,

@@ -100,7 +100,7 @@ def group_of(rollouts: Sequence[Rollout], **values: Sequence[float | None]) -> G
 def result_of(name: str, *, kind: str = "seen", j: float | None = 0.5, total: float = 1.0, **more: Any) -> ClipResult:
     is_null = j is None
     scores = ClipScores(name, kind, is_null, more.pop("says_absent", False), j, j, None, True if is_null else None)
-    return ClipResult(scores, name, kind, "text", {"format": 1.0}, total, False, "refavs")
+    return ClipResult(scores, name, kind, "text", {"format": 1.0}, total, False, "refavs", name)
 
 
 def evaluation_of(

@@ -20,6 +20,7 @@ def result(clip_id: str, kind: str = "seen", total: float = 1.0, value: float | 
         clip_id=clip_id,
         kind=kind,
         task="refavs",
+        video=clip_id,
         text="",
         is_unparsable=clip_id == "a",
         rewards={"term": value},

@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.errors import ConfigError
 from datamodules.lessons import Lesson
-from datamodules.records import Clip, Rollout
+from datamodules.records import Clip
 from grpo.advantages import group_advantages, has_no_spread
 from grpo.engine import SampleRequest
 from grpo.engines import build_engine
@@ -170,7 +170,7 @@ class GRPOModule(TwoSystemModule):
             self.self_check(self.engine, self.reasoner, asked, step, temperature=self.sampling.scale)
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()
-        metrics |= table.metrics() | self._reward_metrics(groups, outputs) | self.clock.lap()
+        metrics |= table.metrics() | self._reward_metrics(outputs) | self.clock.lap()
         metrics |= {"num_tokens": float(self.num_tokens), "rollout_step": float(step)}
         for name, value in metrics.items():
             if not math.isnan(value):  # such as the mean of a term that applied to no rollout
@@ -205,9 +205,9 @@ class GRPOModule(TwoSystemModule):
         """This process's share of gathered rows."""
         return rows[self.global_rank * count : (self.global_rank + 1) * count]
 
-    def _reward_metrics(self, groups: Sequence[Sequence[Rollout]], outputs: Sequence[RewardOutput]) -> dict[str, float]:
+    def _reward_metrics(self, outputs: Sequence[RewardOutput]) -> dict[str, float]:
         """Mean and spread of every reward term over all processes."""
-        summary = summarize(groups, outputs)
+        summary = summarize(outputs)
         sums = torch.from_numpy(summary.sums())[None]
         return summary.with_sums(self._gather(sums).sum(dim=0).cpu().numpy()).metrics()
 

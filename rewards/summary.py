@@ -1,4 +1,4 @@
-"""What a step's rewards say in a log: mean and spread per term, how often it applied, how many answers were unreadable.
+"""What a step's rewards say in a log: mean and spread per term, and how often it applied.
 
 Summaries hold sums, so those of several steps or processes add up to the summary of all their rollouts; a mean of
 means would weigh a process with one applicable rollout like one with a hundred.
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from datamodules.records import Rollout
 from rewards.suite import RewardOutput
 
 
@@ -57,22 +56,13 @@ class RewardSummary:
 
     Attributes:
         terms: Per term, in the suite's order.
-        rollouts: Rollouts seen.
-        unparsable: Those whose completion gave neither a keyframe nor an absent answer.
     """
 
     terms: dict[str, TermSummary]
-    rollouts: int
-    unparsable: int
-
-    @property
-    def parse_failures(self) -> float:
-        """Share of unparsable completions, in 0..1; NaN without rollouts."""
-        return self.unparsable / self.rollouts if self.rollouts else math.nan
 
     def metrics(self) -> dict[str, float]:
         """Values by log key; NaN where nothing applied, so that every process logs the same keys."""
-        values = {"completions/parse_failures": self.parse_failures}
+        values: dict[str, float] = {}
         for name, term in self.terms.items():
             values |= {
                 f"rewards/{name}/mean": term.mean,
@@ -84,33 +74,32 @@ class RewardSummary:
     def sums(self) -> Float64[np.ndarray, "sums"]:
         """Everything that adds up, as one vector to sum over processes; `with_sums` reads it back."""
         per_term = [(term.rollouts, term.applicable, term.total, term.squares) for term in self.terms.values()]
-        return np.array([self.rollouts, self.unparsable, *(value for row in per_term for value in row)], np.float64)
+        return np.array(per_term, np.float64).reshape(-1)
 
     def with_sums(self, sums: Float64[np.ndarray, "sums"]) -> RewardSummary:
         """The summary of the same terms that such a vector describes."""
-        rows = sums[2:].reshape(len(self.terms), 4).tolist()
-        terms = {
-            name: TermSummary(round(rollouts), round(applicable), total, squares)
-            for name, (rollouts, applicable, total, squares) in zip(self.terms, rows, strict=True)
-        }
-        return RewardSummary(terms, round(float(sums[0])), round(float(sums[1])))
+        rows = sums.reshape(len(self.terms), 4).tolist()
+        return RewardSummary(
+            {
+                name: TermSummary(round(rollouts), round(applicable), total, squares)
+                for name, (rollouts, applicable, total, squares) in zip(self.terms, rows, strict=True)
+            }
+        )
 
 
-def summarize(groups: Sequence[Sequence[Rollout]], outputs: Sequence[RewardOutput]) -> RewardSummary:
+def summarize(outputs: Sequence[RewardOutput]) -> RewardSummary:
     """Summarize what groups earned.
 
     Args:
-        groups: The rollouts, grouped by prompt.
         outputs: What the suite gave for each group; all with the same terms.
 
     Returns:
-        The summary; without groups it has no terms and only zeros.
+        The summary; without groups it has no terms.
     """
-    rollouts = [rollout for group in groups for rollout in group]
     terms = {}
     for name in outputs[0].values if outputs else ():
         column = [value for output in outputs for value in output.values[name]]
         values = [value for value in column if value is not None]
         squares = sum(value * value for value in values)
         terms[name] = TermSummary(len(column), len(values), float(sum(values)), float(squares))
-    return RewardSummary(terms, len(rollouts), sum(rollout.plan.is_unparsable for rollout in rollouts))
+    return RewardSummary(terms)

@@ -33,5 +33,11 @@ def is_right_description(description: str, things: Sequence[TruthThing], targets
 
 
 def group_words(color: str = "", shape: str = "") -> str:
-    """A description of all things of one color, or else of one shape."""
+    """A description of all things of one color, or of one shape.
+
+    Raises:
+        ValueError: Not exactly one of the two is given.
+    """
+    if bool(color) == bool(shape):
+        raise ValueError(f"expected a color or a shape that the group shares, found {color!r} and {shape!r}")
     return f"the {color} things" if color else f"the {shape}s"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch.utils.data import IterableDataset
 
 from datamodules.avshapes.expressions import (
@@ -118,22 +118,18 @@ class LessonStream(IterableDataset[list[Lesson]]):
         benchmark = self.benchmarks[(step * self.clips + index) % len(self.benchmarks)]
         rng = np.random.default_rng((self.seed, step, index))
         scene = sample_scene((self.seed, step, index), self.worlds[benchmark])
+        heard: tuple[Thing, ...] = ()
+        audio = None
         if benchmark == "refavs":
             source = _SOUND_SOURCES[int(rng.choice(3, p=(0.7, 0.15, 0.15)))]
-            donor = self._donor(scene, step, index) if source == "exchanged" else scene
-            source = "muted" if donor is None else source
-            heard = () if source == "muted" or donor is None else donor.things
-            audio = render_silence(scene) if source == "muted" or donor is None else render_audio(donor)
-            there = [] if source != "own" else refavs_expressions(scene, rng)
-            if source != "own":
-                silent_facts = [e for e in refavs_expressions(scene, rng) if e.evidence in ("looks", "motion")]
-                there = silent_facts
-            absent = refavs_null_expressions(scene, rng, audio=source)
+            source, heard, audio = self._sound(scene, source, (step, index))
+            # A sound that is not the picture's own says nothing true about the things in it.
+            true = [e for e in refavs_expressions(scene, rng) if source == "own" or e.evidence in ("looks", "motion")]
+            every = true + refavs_null_expressions(scene, rng, audio=source)
         else:
-            heard, audio = (), None
             every = revos_expressions(scene, rng)
-            there = [expression for expression in every if expression.targets]
-            absent = [expression for expression in every if not expression.targets]
+        there = [expression for expression in every if expression.targets]
+        absent = [expression for expression in every if not expression.targets]
         chosen = self._choose(there, absent, rng)
         frames, marks = self._mark(scene, None if audio is None else heard)
         clip = Clip(
@@ -174,6 +170,15 @@ class LessonStream(IterableDataset[list[Lesson]]):
         chosen = choose_balanced(absent, count, rng)
         chosen += choose_balanced(there, self.expressions - len(chosen), rng)
         return [chosen[i] for i in rng.permutation(len(chosen))]
+
+    def _sound(
+        self, scene: Scene, source: AudioSource, place: tuple[int, int]
+    ) -> tuple[AudioSource, tuple[Thing, ...], Float32[np.ndarray, "samples"]]:
+        """Where the sound comes from in the end, what is heard, and the sound; muted where nothing can be exchanged."""
+        donor = self._donor(scene, *place) if source == "exchanged" else scene
+        if source == "muted" or donor is None:
+            return "muted", (), render_silence(scene)
+        return source, donor.things, render_audio(donor)
 
     def _donor(self, scene: Scene, step: int, index: int) -> Scene | None:
         """A scene whose sounding shapes are all absent from this picture; None if this one has every shape."""

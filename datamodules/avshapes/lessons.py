@@ -1,7 +1,7 @@
 """Questions and answers that teach a tiny reasoner the world well and the task only roughly.
 
 `small_questions` covers the world: what is there, what is heard, when, how loud, how high, what moves, and for every
-expression whether it fits a thing and whether it fits anything at all. `demonstration` shows the answer form the way a
+expression whether it fits a thing and whether it fits anything at all. `demonstrate` shows the answer form the way a
 general model would use it before any training for the task: any frame, the target in view or not, a true but often
 vague description, and an absent target noticed only now and then. Choosing well is left to reinforcement learning.
 

@@ -29,6 +29,28 @@ def test_a_group_is_described_as_a_whole(asked: list[tuple[Scene, Expression]]) 
         assert is_right_description(words, scene.things, item.targets), (item, words)
 
 
+def test_a_demonstration_in_full_names_the_whole_group(asked: list[tuple[Scene, Expression]]) -> None:
+    """A quarter of the demonstrations are in full; those about a group never name one of its things instead."""
+    rng, named, count = np.random.default_rng(0), 0, 0
+    for scene, item in asked:
+        if len(item.targets) < 2:
+            continue
+        shown = demonstrate(scene, item, rng, noticed_absence=0.5)
+        (description,) = {segment.description for segment in shown.segments}
+        assert description not in {f"the {scene.things[index].name}" for index in item.targets}
+        named, count = named + (description == group_words(item.color, item.shape)), count + 1
+    assert count > 100
+    assert named / count == pytest.approx(0.25, abs=0.08)
+
+
+def test_group_words_take_one_of_two() -> None:
+    assert group_words(color="red") == "the red things"
+    assert group_words(shape="circle") == "the circles"
+    for both in ({}, {"color": "red", "shape": "circle"}):
+        with pytest.raises(ValueError, match="a color or a shape"):
+            group_words(**both)
+
+
 def test_demonstrations_are_true_and_mostly_rough(asked: list[tuple[Scene, Expression]]) -> None:
     rng, right, in_view = np.random.default_rng(0), Counter(), []
     for scene, item in asked:

@@ -16,6 +16,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -48,8 +49,11 @@ from rewards import catalog  # noqa: F401 (a configuration names rewards by thei
 from rewards.base import Reward
 from rewards.suite import RewardSuite
 
-CONFIG = Path(__file__).parents[1] / "configs" / "refavs.yaml"
-"""The run whose start is judged; it samples and rewards as is measured."""
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""The runs whose start is judged, one per benchmark: measured is with their rewards, sampling and frames."""
+
+SHOWN = ("fps", "clip_frames", "glance_frames", "glance_max_pixels", "close_up_max_pixels")
+"""Settings of a data module that decide what is seen of a clip."""
 
 
 @dataclass(frozen=True)
@@ -173,18 +177,15 @@ def report(rows: Sequence[ClipGates]) -> dict[str, float]:
     }
 
 
-def trained_rewards(config: Path) -> dict[str, Reward]:
-    """The reward terms of a run's configuration, made as the command line makes them."""
+def settings_of(config: Path) -> tuple[RewardSuite, Sampling, dict[str, Any]]:
+    """How a run rewards and samples, made as the command line makes it, and what it shows of a clip."""
+    content = yaml.safe_load(config.read_text())
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--rewards", type=dict[str, Reward])
-    section = yaml.safe_load(config.read_text())["rewards"]
-    made: dict[str, Reward] = parser.instantiate_classes(parser.parse_object({"rewards": section})).rewards
-    return made
-
-
-def trained_sampling(config: Path) -> Sampling:
-    """How a run's configuration samples completions."""
-    return Sampling(**yaml.safe_load(config.read_text())["model"]["init_args"]["sampling"])
+    terms: dict[str, Reward] = parser.instantiate_classes(parser.parse_object({"rewards": content["rewards"]})).rewards
+    data = content["data"]["init_args"]
+    shown = {name: data[name] for name in SHOWN if name in data}
+    return RewardSuite(terms), Sampling(**content["model"]["init_args"]["sampling"]), shown
 
 
 def main() -> None:
@@ -207,15 +208,9 @@ def main() -> None:
     pipeline.grounder.load()
     pipeline.propagator.load()
     modules: dict[str, type[ClipDataModule]] = {"refavs": RefAVSDataModule, "revos": ReVOSDataModule}
-    suite, sampling = RewardSuite(trained_rewards(CONFIG)), trained_sampling(CONFIG)
     for benchmark in options.benchmarks:
-        data = modules[benchmark](
-            **({"fps": 1.0, "clip_frames": 10} if benchmark == "revos" else {}),
-            val_size=options.clips,
-            glance_frames=10,
-            glance_max_pixels=112**2,
-            close_up_max_pixels=224**2,
-        )
+        suite, sampling, shown = settings_of(CONFIGS / f"{benchmark}.yaml")
+        data = modules[benchmark](val_size=options.clips, **shown)
         data.prepare_data()
         data.setup("validate")
         truths = {(truth.clip, truth.expression_id): truth for truth in read_truth(Path(ensure_avshapes(benchmark)))}

@@ -1,26 +1,24 @@
-"""The gates measure the run that they are the gates of."""
+"""The gates measure the runs that they are the gates of."""
 
 import runpy
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_rewards_are_those_of_the_run():
+@pytest.mark.parametrize("benchmark", ["refavs", "revos"])
+def test_the_gates_measure_as_the_run_trains(benchmark: str) -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "gates.py"), run_name="gates")
-    terms = script["trained_rewards"](script["CONFIG"])
-    written = yaml.safe_load((ROOT / "configs" / "refavs.yaml").read_text())["rewards"]
-    assert {name: (type(term).__name__, term.weight) for name, term in terms.items()} == {
-        name: (term["class_path"], term["init_args"]["weight"]) for name, term in written.items()
+    written = yaml.safe_load((ROOT / "configs" / f"{benchmark}.yaml").read_text())
+    suite, sampling, shown = script["settings_of"](script["CONFIGS"] / f"{benchmark}.yaml")
+    assert {name: (type(term).__name__, term.weight) for name, term in suite.terms.items()} == {
+        name: (term["class_path"], term["init_args"]["weight"]) for name, term in written["rewards"].items()
     }
-    assert len(terms) > 5
-    assert terms["length"].max_tokens == written["length"]["init_args"]["max_tokens"]
-
-
-def test_completions_are_drawn_as_in_the_run():
-    script = runpy.run_path(str(ROOT / "scripts" / "gates.py"), run_name="gates")
-    sampling = script["trained_sampling"](script["CONFIG"])
-    written = yaml.safe_load((ROOT / "configs" / "refavs.yaml").read_text())["model"]["init_args"]["sampling"]
-    assert {name: getattr(sampling, name) for name in written} == written
+    assert suite.terms["length"].max_tokens == written["rewards"]["length"]["init_args"]["max_tokens"]
+    assert sampling.top_p == written["model"]["init_args"]["sampling"]["top_p"] < 1
+    data = written["data"]["init_args"]
+    assert shown["glance_max_pixels"] == data["glance_max_pixels"]
+    assert shown.get("clip_frames") == data.get("clip_frames")

@@ -6,12 +6,15 @@
 
 A clip of moving discs is grounded and propagated for G = 1, 2, 4, 8, 16 rollouts in turn, every time anew. Two kinds of
 groups. *Apart*: every rollout picks two frames of its own and describes them in its own words, the worst there can be.
-*Alike*: half of the rollouts say what another one says, as happens when a policy has an opinion. `--size tiny` are the
-embedded weights, `random` the same without weights on disk, and `large` are random weights in the published sizes of
-OWL-ViT L/14 and SAM2.1 Hiera L. `--grounder reasoner` asks the base model instead, as real runs do: random weights in
-the shape of Qwen2.5-Omni, keyframes of 840 x 840 pixels, answers of `--answer_tokens`; `--unshared` reads a keyframe
-again with every question. `--separately` also fills the rollouts of a group one by one with nothing kept between
-them, as a trainer does that calls System 2 per completion.
+*Alike*: half of the rollouts say what another one says, as happens when a policy has an opinion. A third kind is not
+made up: *sampled* takes `--clips` held-out clips of the generated RefAVS benchmark and what the embedded reasoner
+answers to them before any training; a group is the first G answers to a clip.
+
+`--size tiny` are the embedded weights, `random` the same without weights on disk, and `large` are random weights in the
+published sizes of OWL-ViT L/14 and SAM2.1 Hiera L. `--grounder reasoner` asks the base model instead, as real runs do:
+random weights in the shape of Qwen2.5-Omni, keyframes of 840 x 840 pixels, answers of `--answer_tokens`; `--unshared`
+reads a keyframe again with every question. `--separately` also fills the rollouts of a group one by one with nothing
+kept between them, as a trainer does that calls System 2 per completion.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import numpy as np
 import torch
 
 from callbacks.media import markdown_table
+from datamodules.avshapes.settings import WORLDS
 from datamodules.records import Clip, Frames, Keyframe, ParseReport, Plan
 from models.detector import DetectorGrounder
 from models.grounder import Grounder
@@ -38,6 +42,7 @@ from models.tiny.propagator import build_tiny_propagator
 from speed.asking import build_grounder
 from speed.laps import Laps
 from speed.results import FOLDER, Results
+from speed.sampled_groups import sampled_groups, unseen
 from speed.shapes import SHAPES
 
 COLORS = {
@@ -57,6 +62,7 @@ LARGE = DetectorSizes(
     text_heads=12,
 )
 PARTS = ("boxes", "masks")
+KINDS = ("apart", "alike", "sampled")
 
 
 class DiscFrames(Frames):
@@ -97,14 +103,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     pipeline = None
     for run in range(options.runs):
-        for frames in options.frames:
-            for kind in options.kinds:
-                point = {"size": size_name(options), "device": options.device, "frames": frames, "kind": kind}
-                if results.missing(point, run):
-                    pipeline = pipeline or build(options)
-                    values = measure(pipeline, point, options)
-                    results.add(point, run, values)
-                    print(table(results, [point]), flush=True)
+        for point in points(options):
+            if results.missing(point, run):
+                pipeline = pipeline or build(options)
+                values = measure(pipeline, point, options)
+                results.add(point, run, values)
+                print(table(results, [point]), flush=True)
     results.write_page("System 2 for a group of rollouts", table(results, results.points()))
 
 
@@ -119,7 +123,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--groups", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--frames", nargs="+", type=int, default=[10], help="frames of the clip")
-    parser.add_argument("--kinds", nargs="+", choices=["apart", "alike"], default=["apart", "alike"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["apart", "alike"])
+    parser.add_argument("--clips", type=int, default=16, help="of sampled answers")
     parser.add_argument("--separately", action="store_true", help="also one by one")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds per run, after one that is not")
     parser.add_argument("--runs", type=int, default=3)
@@ -131,6 +136,16 @@ def parse() -> argparse.Namespace:
         options.size, options.groups, options.frames, options.kinds = "random", [1, 2], [3], ["apart"]
         options.rounds, options.runs, options.shape, options.answer_tokens = 1, 1, "quick", 4
     return options
+
+
+def points(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What to measure; sampled answers belong to clips of one length."""
+    fixed = {"size": size_name(options), "device": options.device}
+    made = [kind for kind in options.kinds if kind != "sampled"]
+    found = [fixed | {"frames": frames, "kind": kind} for frames in options.frames for kind in made]
+    if "sampled" in options.kinds:
+        found.append(fixed | {"frames": WORLDS["refavs"].frames, "kind": f"sampled, {options.clips} clips"})
+    return found
 
 
 def size_name(options: argparse.Namespace) -> str:
@@ -178,16 +193,18 @@ def detector(size: str) -> DetectorGrounder:
 
 def measure(pipeline: TwoSystemPipeline, point: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Every group size in every round, one after the other; medians of seconds, and of the ratios to one rollout."""
-    side, laps = picture_side(options), Laps(torch.device(point["device"]))
+    laps, cases = Laps(torch.device(point["device"])), clips_and_plans(point, options)
     rounds: list[dict[str, dict[str, float]]] = []
     for _ in range(options.rounds + 1):
         found = {}
         for group in options.groups:
-            fill(pipeline, new_clip(point["frames"], side), plans(group, point), laps)
+            for clip, plans in cases:
+                fill(pipeline, unseen(clip), plans[:group], laps)
             found[str(group)] = laps.take()
         if options.separately:
-            for plan in plans(max(options.groups), point):
-                fill(pipeline, new_clip(point["frames"], side), [plan], laps)
+            for clip, plans in cases:
+                for plan in plans:
+                    fill(pipeline, unseen(clip), [plan], laps)
             found[f"{max(options.groups)}, one by one"] = laps.take()
         rounds.append(found)
     rounds = rounds[1:]
@@ -195,13 +212,24 @@ def measure(pipeline: TwoSystemPipeline, point: dict[str, Any], options: argpars
     names = list(rounds[0])
     return {
         "seconds": {
-            name: {part: statistics.median(found[name][part] for found in rounds) for part in PARTS} for name in names
+            name: {part: statistics.median(found[name][part] for found in rounds) / len(cases) for part in PARTS}
+            for name in names
         },
         "ratios": {
             name: statistics.median(sum(found[name].values()) / sum(found[first].values()) for found in rounds)
             for name in names
         },
     }
+
+
+def clips_and_plans(point: Mapping[str, Any], options: argparse.Namespace) -> list[tuple[Clip, list[Plan]]]:
+    """Clips, each with the plans of its largest group; smaller groups are their beginnings."""
+    most = max(options.groups)
+    if point["kind"].startswith("sampled"):
+        return sampled_groups(options.clips, most)
+    frames = DiscFrames(point["frames"], picture_side(options))
+    clip = Clip(id="discs", task="video", split="", kind="", expression="", frames=frames)
+    return [(clip, plans_of_group(most, point))]
 
 
 def picture_side(options: argparse.Namespace) -> int:
@@ -219,13 +247,8 @@ def fill(pipeline: TwoSystemPipeline, clip: Clip, group: Sequence[Plan], laps: L
         pipeline.propagate(clip, groundings)
 
 
-def new_clip(frames: int, side: int) -> Clip:
-    """A clip that nothing is known of yet."""
-    return Clip(id="discs", task="video", split="", kind="", expression="", frames=DiscFrames(frames, side))
-
-
-def plans(count: int, point: Mapping[str, Any]) -> list[Plan]:
-    """Answers of a group; alike ones repeat every second plan."""
+def plans_of_group(count: int, point: Mapping[str, Any]) -> list[Plan]:
+    """Answers about the discs; alike ones repeat every second plan."""
     numbers = range(count) if point["kind"] == "apart" else [number // 2 for number in range(count)]
     return [plan_number(number, point["frames"]) for number in numbers]
 

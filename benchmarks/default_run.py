@@ -9,7 +9,8 @@ at once as `--at-once` says (2, each of which computes on one core). Read from i
 and after with their paired 95 % intervals, the training reward (mean of the first and of the last quarter of the
 steps), how many rewards were logged; from the operating system: wall time and peak memory, workers included. Written:
 `benchmarks/results/default_run.json`, the same as a table in `default_run.md`, and `docs/images/default_run.png` with
-the curves. Started again, it goes on: a run that has ended with the same command on the same commit is not made anew.
+the curves. Started again, it goes on: a run that has ended is not made anew, as long as the command, the commit and the
+weights are the same and the checkout has no changes.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from callbacks.media import markdown_table
 from callbacks.provenance import commit
+from side_by_side import weights_digest
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("val/jf", "val/null_accuracy", "val/false_absent", "val/reward")
@@ -49,7 +51,7 @@ class Run:
         peak_gb: Largest resident memory of the process and its workers together, in gigabytes (1e9 bytes).
         changes: Rows of the run's own summary for `KEYS`.
         curves: (step, value) of the rewards and the held-out scores.
-        rollout_s: Seconds per part of a step, averaged over the run.
+        part_s: Seconds per part of a step, averaged over the run.
     """
 
     config: str
@@ -58,7 +60,7 @@ class Run:
     peak_gb: float
     changes: dict[str, dict[str, Any]]
     curves: dict[str, list[tuple[int, float]]]
-    rollout_s: dict[str, float]
+    part_s: dict[str, float]
 
     @property
     def reward(self) -> tuple[float, float]:
@@ -77,10 +79,10 @@ def run_once(config: str, seed: int, folder: Path, extra: Sequence[str]) -> Run:
     name = f"{config}_seed{seed}"
     command = [sys.executable, "train.py", "fit", "--config", f"configs/{config}.yaml", "--seed_everything", str(seed)]
     command += ["--trainer.logger.save_dir", str(folder), "--trainer.logger.name", name, *extra]
-    asked = {"command": command, "commit": commit(ROOT)}
+    asked = {"command": command, "commit": commit(ROOT), "weights": weights_digest(ROOT / "weights" / "tiny")}
     ended = folder / name / "result.json"
-    if ended.exists() and (found := json.loads(ended.read_text()))["asked"] == asked:
-        return Run(**found["run"])
+    if (found := finished(ended, asked)) is not None:
+        return found
     print(" ".join(command), flush=True)
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT)
@@ -96,8 +98,19 @@ def run_once(config: str, seed: int, folder: Path, extra: Sequence[str]) -> Run:
     curves = read_curves(newest)
     seconds = {key: float(np.mean([v for _, v in curves.pop(key)])) for key in list(curves) if key.startswith("time/")}
     run = Run(config, seed, wall_s, peak / 1e9, {r["key"]: r for r in rows if r["key"] in KEYS}, curves, seconds)
-    ended.write_text(json.dumps({"asked": asked, "run": asdict(run)}) + "\n")
+    draft = ended.with_suffix(".draft")
+    draft.write_text(json.dumps({"asked": asked, "run": asdict(run)}) + "\n")
+    draft.replace(ended)
     return run
+
+
+def finished(file: Path, asked: dict[str, Any]) -> Run | None:
+    """A run that has ended, if it was asked for in the same way and by code that a commit names."""
+    code = asked["commit"]
+    if code is None or code.endswith("+changes") or not file.exists():
+        return None
+    content = json.loads(file.read_text())
+    return Run(**content["run"]) if content["asked"] == asked else None
 
 
 def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -139,10 +152,10 @@ def draw(runs: Sequence[Run], path: Path) -> None:
                 if key == "reward":
                     values = np.convolve(np.pad(values, 4, mode="edge"), np.ones(9) / 9, mode="valid")
                 axis.plot(steps, values, marker="" if key == "reward" else "o", markersize=3, label=f"seed {run.seed}")
-            axis.set_title(f"{config}: {title}" + (", mean of 9 steps" if key == "reward" else ""), fontsize=9)
+            axis.set_title(f"{config}: {title}" + (", mean of 9" if key == "reward" else ""), fontsize=9)
             axis.grid(alpha=0.3)
             axis.tick_params(labelsize=8)
-    axes[-1][0].set_xlabel("step", fontsize=8)
+    axes[-1][0].set_xlabel("rollout step", fontsize=8)
     axes[0][0].legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
@@ -170,7 +183,7 @@ def main() -> None:
     options, extra = parser.parse_known_args()
     jobs = [(config, seed) for seed in options.seeds for config in options.configs]
     with ThreadPoolExecutor(options.at_once) as pool:
-        done = list(pool.map(lambda job: run_once(*job, options.folder, extra), jobs))
+        done = list(pool.map(lambda job: run_once(*job, options.folder.resolve(), extra), jobs))
     runs = sorted(done, key=lambda run: (options.configs.index(run.config), run.seed))
     source = {
         "command": " ".join(["python", "benchmarks/default_run.py", *sys.argv[1:]]),

@@ -50,7 +50,9 @@ class HalfReadable(GRPOModule):
         rollout = super()._read(clip, index, completion)
         if not clip.id.startswith("readable"):
             return rollout
-        return replace(rollout, text=PLAN, plan=parse_plan(PLAN, fps=1.0, frames=clip.frames.count, max_keyframes=4))
+        # What is asked for depends on the completion, so that boxes tell completions of one prompt apart.
+        text = PLAN.replace("red circle", f"red circle {int(completion.ids.sum())}")
+        return replace(rollout, text=text, plan=parse_plan(text, fps=1.0, frames=clip.frames.count, max_keyframes=4))
 
 
 class LetterBoxes(ReasonerGrounder):

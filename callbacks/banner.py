@@ -90,19 +90,22 @@ def batch_rows(trainer: L.Trainer, module: L.LightningModule) -> list[tuple[str,
     if settings is None or data is None or prompts is None:
         return []
     everywhere = prompts * trainer.world_size
-    rollouts = everywhere * settings.group_size
+    completions = everywhere * settings.group_size
     steps = data.steps_per_epoch(updates_per_rollout=settings.updates_per_rollout)
     planned = planned_batches(trainer, module)
     return [
         ("prompts_per_step", f"{prompts} on each of {trainer.world_size} processes = {everywhere}"),
         ("group_size", f"{settings.group_size} completions per prompt"),
-        ("rollouts per step", f"{everywhere} x {settings.group_size} = {rollouts}"),
+        ("completions per rollout step", f"{everywhere} x {settings.group_size} = {completions}"),
         ("micro_batch_tokens", f"{settings.micro_batch_tokens} tokens per forward pass (memory only)"),
-        ("updates_per_rollout", f"{settings.updates_per_rollout} optimizer steps per rollout"),
+        ("updates_per_rollout", f"{settings.updates_per_rollout} optimizer steps per rollout step"),
         ("optimizer steps per epoch", f"{steps}"),
         (
             "planned steps",
-            "until stopped" if planned is None else f"{planned} rollouts, {planned * rollouts} completions",
+            "until stopped"
+            if planned is None
+            else f"{planned * settings.updates_per_rollout} optimizer steps = {planned} rollout steps, "
+            f"{planned * completions} completions",
         ),
     ]
 

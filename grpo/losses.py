@@ -141,7 +141,10 @@ def kl_k3(
     reference_logprobs: Float[Tensor, "rollouts tokens"],
     mask: Bool[Tensor, "rollouts tokens"],
 ) -> Float[Tensor, "rollouts tokens"]:
-    """Unbiased, low-variance estimate of KL(policy || reference) at each sampled token.
+    """Low-variance estimate of KL(policy || reference) at each sampled token.
+
+    Unbiased where the tokens are drawn from the policy itself: not with `top_p` below 1, which never draws from the
+    tail, nor from the second update of a rollout on.
 
     Returns:
         Nats, at least 0; 0 where both agree and where the mask is False.

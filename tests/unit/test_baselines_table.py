@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -56,6 +57,19 @@ A, B, N = (
     "refavs/test_s/9:vid_b_1_2_circle_1",
     "refavs/test_n/3:null_c-x_1_2_null_4",
 )
+
+
+def test_the_ways_of_training_see_and_value_the_same(scripts):
+    """The base, what it is shown of a clip, and how an answer's reward is counted."""
+    sft, grpo = (
+        yaml.safe_load((BENCHMARKS.parent / file).read_text())
+        for file in (scripts.baselines.SFT, scripts.baselines.GRPO)
+    )
+    assert sft["rewards"] == grpo["rewards"]
+    for part in ("reasoner", "grounder", "propagator"):
+        assert sft["model"]["init_args"][part] == grpo["model"]["init_args"][part]
+    ours, theirs = (config["data"]["init_args"] for config in (sft, grpo))
+    assert ours | {"answers": None, "prompts_per_step": 0} == theirs | {"answers": None, "prompts_per_step": 0}
 
 
 def test_differences_are_means_over_seeds_per_clip(scripts):

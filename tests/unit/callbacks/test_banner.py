@@ -37,12 +37,12 @@ def trainer(**more: object):
 
 
 def test_batch_words_stand_beside_their_products() -> None:
-    """4 prompts on 2 processes, 8 completions each: 64 rollouts; 20 optimizer steps are 10 rollouts of 64."""
+    """4 prompts on 2 processes, 8 completions each: 64 completions; 20 optimizer steps are 10 rollout steps."""
     rows = dict(batch_rows(trainer(), Module()))
     assert rows["prompts_per_step"] == "4 on each of 2 processes = 8"
-    assert rows["rollouts per step"] == "8 x 8 = 64"
+    assert rows["completions per rollout step"] == "8 x 8 = 64"
     assert rows["optimizer steps per epoch"] == "50"
-    assert rows["planned steps"] == "10 rollouts, 640 completions"
+    assert rows["planned steps"] == "20 optimizer steps = 10 rollout steps, 640 completions"
 
 
 def test_modules_without_groups_have_no_batch_table() -> None:

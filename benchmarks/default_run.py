@@ -150,7 +150,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
             for run in (run for run in runs if run.config == config):
                 steps, values = np.array(run.curves[key]).T
                 if key == "reward":
-                    values = np.convolve(np.pad(values, 4, mode="edge"), np.ones(9) / 9, mode="valid")
+                    values = smooth(values)
                 axis.plot(steps, values, marker="" if key == "reward" else "o", markersize=3, label=f"seed {run.seed}")
             axis.set_title(f"{config}: {title}" + (", mean of 9" if key == "reward" else ""), fontsize=9)
             axis.grid(alpha=0.3)
@@ -158,6 +158,11 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     axes[-1][0].set_xlabel("rollout step", fontsize=8)
     axes[0][0].legend(fontsize=7)
     figure.savefig(path, dpi=110)
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """The mean of every value and its four neighbors on either side; the ends stand in for what lies beyond them."""
+    return np.convolve(np.pad(values, 4, mode="edge"), np.ones(9) / 9, mode="valid")
 
 
 def _resident(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""Which finished runs the benchmark of the default runs takes over."""
+"""Which finished runs the benchmark of the default runs takes over, and how a run is compared with its plain form."""
 
 import json
 import sys
@@ -17,8 +17,9 @@ RUN = {"config": "refavs", "seed": 0, "wall_s": 1.0, "peak_gb": 2.0, "changes": 
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     yield import_module("default_run")
-    for name in ("default_run", "side_by_side"):
-        sys.modules.pop(name, None)
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("default_run", "whole_run", "side_by_side", "speed"):
+            sys.modules.pop(name)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,19 @@ def test_code_that_no_commit_names_is_run_again(script: ModuleType, tmp_path: Pa
 
 def test_what_has_not_ended_is_run(script: ModuleType, tmp_path: Path) -> None:
     assert script.finished(tmp_path / "result.json", ASKED) is None
+
+
+def test_shared_and_plain_part_where_another_token_is_drawn(script: ModuleType) -> None:
+    """Rewards 1, 2, 3 and 1, 2, 5: equal in two of three steps. Plain takes 6 s where shared takes 4."""
+    whole_run = import_module("whole_run")
+    seconds = {f"time/{part}": 2.0 for part in whole_run.PARTS}
+    runs = {
+        side: script.Run(
+            **RUN | {"curves": {"reward": list(enumerate(rewards))}, "part_s": seconds | {"time/step_s": step}}
+        )
+        for side, rewards, step in (("shared", (1.0, 2.0, 3.0), 4.0), ("plain", (1.0, 2.0, 5.0), 6.0))
+    }
+    assert "in the first 2 of 3 steps, within 1e-4; over the others it is 3.00 and 5.00" in whole_run.differ(runs)
+    assert "| step | 4.00 | 6.00 | 1.50 |" in whole_run.table(runs)
+    runs["plain"] = runs["shared"]
+    assert "the same in all 3 steps" in whole_run.differ(runs)

@@ -4,11 +4,11 @@
     python benchmarks/system2.py --size large --device cuda
     python benchmarks/system2.py --size large --device cuda --grounder reasoner --shape 7b
 
-A clip of moving discs is grounded and propagated for G = 1, 2, 4, 8, 16 rollouts in turn, every time anew. Two kinds of
-groups. *Apart*: every rollout picks two frames of its own and describes them in its own words, the worst there can be.
-*Alike*: half of the rollouts say what another one says, as happens when a policy has an opinion. A third kind is not
-made up: *sampled* takes `--clips` held-out clips of the generated RefAVS benchmark and what the embedded reasoner
-answers to them before any training; a group is the first G answers to a clip.
+A clip of moving discs is grounded and propagated for G = 1, 2, 4, 8, 16 rollouts in turn, every time anew. There are
+three kinds of groups. *Apart*: every rollout picks two frames of its own and describes them in its own words, the worst
+there can be. *Alike*: half of the rollouts say what another one says, as happens when a policy has an opinion.
+*Sampled* (`--kinds`) is not made up: it takes `--clips` held-out clips of the generated RefAVS benchmark and what the
+embedded reasoner answers to them before any training; a group is the first G answers to a clip.
 
 `--size tiny` are the embedded weights, `random` the same without weights on disk, and `large` are random weights in the
 published sizes of OWL-ViT L/14 and SAM2.1 Hiera L. `--grounder reasoner` asks the base model instead, as real runs do:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+import yaml
 
 from datamodules.modules import RefAVSDataModule
 from datamodules.records import Clip, Plan
@@ -16,8 +18,8 @@ from grpo.shared_engine import SharedEngine
 from models.plan import parse_plan
 from models.reasoner import Reasoner
 
-SAMPLING = Sampling(max_new_tokens=192, temperature=1.0, top_p=0.95)
-"""As `configs/refavs.yaml` says."""
+CONFIG = Path(__file__).parents[2] / "configs" / "refavs.yaml"
+"""The run whose frames are shown and whose sampling is used."""
 
 
 def sampled_groups(clips: int, group: int) -> list[tuple[Clip, list[Plan]]]:
@@ -27,23 +29,26 @@ def sampled_groups(clips: int, group: int) -> list[tuple[Clip, list[Plan]]]:
         clips: How many, at most.
         group: Completions of each.
     """
-    reasoner = Reasoner("weights/tiny/reasoner", template="short")
+    config = yaml.safe_load(CONFIG.read_text())
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    start = model["reasoner"]["init_args"]
+    reasoner = Reasoner(start["path"], template=start["template"])
     reasoner.load()
     reasoner.eval()
-    data = RefAVSDataModule(
-        val_size=clips, val_null_fraction=0.0, glance_frames=10, glance_max_pixels=112**2, close_up_max_pixels=224**2
-    )
-    data.prepare_data()
-    data.setup("validate")
-    return [(clip, sample_plans(reasoner, clip, group)) for batch in data.val_dataloader() for clip in batch]
+    module = RefAVSDataModule(**data | {"val_size": clips, "val_null_fraction": 0.0})
+    module.prepare_data()
+    module.setup("validate")
+    sampling = Sampling(**model["sampling"])
+    held_out = [clip for batch in module.val_dataloader() for clip in batch]
+    return [(clip, sample_plans(reasoner, clip, group, sampling)) for clip in held_out]
 
 
 @torch.no_grad()
-def sample_plans(reasoner: Reasoner, clip: Clip, group: int) -> list[Plan]:
+def sample_plans(reasoner: Reasoner, clip: Clip, group: int, sampling: Sampling) -> list[Plan]:
     """Plans of one clip's completions."""
-    keys = [noise_key(seed=SAMPLING.noise_seed, rollout_step=0, sample_id=clip.id, index=n) for n in range(group)]
+    keys = [noise_key(seed=sampling.noise_seed, rollout_step=0, sample_id=clip.id, index=n) for n in range(group)]
     request = SampleRequest(reasoner.encode(reasoner.prepare(clip)), keys)
-    texts = [reasoner.decode(one.ids) for one in SharedEngine().sample(reasoner, [request], SAMPLING)[0]]
+    texts = [reasoner.decode(one.ids) for one in SharedEngine().sample(reasoner, [request], sampling)[0]]
     frames = clip.frames
     return [
         parse_plan(text, fps=frames.fps, frames=frames.count, max_keyframes=reasoner.max_keyframes) for text in texts

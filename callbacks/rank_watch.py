@@ -99,6 +99,9 @@ class RankWatch(Callback):
             RankError: This process ends because of another one, which is named.
         """
         board = self._board
+        if board is not None and isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
+            # All processes have agreed to stop, and saved; who ends first is not missed by the others.
+            self.teardown(trainer, pl_module, "fit")
         if board is None or isinstance(exception, _ORDERLY):
             return
         self._noticed.set()

@@ -83,10 +83,19 @@ def test_one_process_is_not_watched():
     watch.teardown(None, None, "fit")
 
 
-def test_a_stop_on_request_is_no_failure():
-    watch = RankWatch()
-    watch._board = SimpleNamespace(rank=1, fail=lambda reason: pytest.fail("nothing has failed"))
-    watch.on_exception(None, None, SIGTERMException())
+@pytest.mark.parametrize(("command", "leaves"), [("fit", [True]), ("test", [])])
+def test_a_stop_on_request_is_no_failure(command: str, leaves: list[bool]):
+    """Only processes that train agree to stop; of others one may be asked alone, and the rest has to hear of it."""
+    left = []
+    board = SimpleNamespace(
+        rank=1,
+        fail=lambda reason: pytest.fail("nothing has failed"),
+        write=lambda position, *, has_left: left.append(has_left),
+    )
+    watch, state = RankWatch(), SimpleNamespace(fn=command, stage=None)
+    watch._board = board
+    watch.on_exception(SimpleNamespace(state=state, global_step=2), None, SIGTERMException())
+    assert left == leaves
 
 
 def test_a_place_is_a_part_of_the_step_and_its_clip():

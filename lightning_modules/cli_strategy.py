@@ -6,10 +6,11 @@ on GPUs only and cannot hold a bfloat16 base and a float32 adapter together. Set
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import StrategyRegistry
 
 from datamodules.errors import ConfigError
@@ -70,9 +71,29 @@ def environment_plugins() -> list[SLURMEnvironment]:
     """Under SLURM: leave requeueing to the job script.
 
     Lightning would save inside the signal's handler, that is in the middle of a step, and possibly of a collective
-    operation. A SIGTERM is acted on between two steps instead.
+    operation. A SIGTERM is acted on between two steps instead. Processes that torchrun has started within a SLURM job
+    are numbered by torchrun, and never requeue.
     """
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    is_slurms = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if is_slurms else []
+
+
+def refuse_lonely_nodes(num_nodes: int) -> None:
+    """Refuse several nodes where nothing says how they find each other; a run would wait for them without a word.
+
+    Args:
+        num_nodes: `trainer.num_nodes`.
+
+    Raises:
+        ConfigError: Neither torchrun nor SLURM has started this process, and no address is set.
+    """
+    is_started = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+    if num_nodes > 1 and not is_started and "MASTER_ADDR" not in os.environ:
+        raise ConfigError(
+            f"trainer.num_nodes is {num_nodes}, but nothing has told this process where the others are. Start it on "
+            f"every node with torchrun --nnodes {num_nodes} (see docs/scale.md), or with sbatch scripts/slurm.sh, or "
+            "set MASTER_ADDR and NODE_RANK; on one machine, set --trainer.num_nodes 1."
+        )
 
 
 StrategyRegistry.register(REGISTERED_NAME, ShardedStrategy, "FSDP2: the base spread over all devices")

@@ -1,11 +1,12 @@
 import os
 
+import lightning as L
 import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from datamodules.errors import ConfigError
-from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins
+from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins, refuse_lonely_nodes
 from lightning_modules.sharded_strategy import ShardedStrategy
 
 
@@ -28,13 +29,49 @@ def test_the_strategy_is_registered_for_programs():
     assert isinstance(StrategyRegistry.get("sharded"), ShardedStrategy)
 
 
-def test_under_slurm_the_job_script_requeues(monkeypatch):
-    for key in [key for key in os.environ if key.startswith("SLURM_")]:
+@pytest.fixture
+def alone(monkeypatch) -> pytest.MonkeyPatch:
+    """A process that nothing but a shell has started."""
+    for key in [key for key in os.environ if key.startswith(("SLURM_", "TORCHELASTIC_", "MASTER_"))]:
         monkeypatch.delenv(key)
+    return monkeypatch
+
+
+def enter_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"NTASKS": "2", "NTASKS_PER_NODE": "2", "JOB_NAME": "train", "PROCID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+
+
+def enter_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (fields | {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost"}).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_under_slurm_the_job_script_requeues(alone):
     assert environment_plugins() == []
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
-    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    enter_slurm(alone)
     (found,) = environment_plugins()
     assert isinstance(found, SLURMEnvironment)
     assert not found.auto_requeue
+
+
+def test_torchrun_within_a_slurm_job_numbers_the_processes(alone):
+    """As SLURM's only task on this node it would be process 0, beside torchrun's own process 0."""
+    enter_slurm(alone)
+    enter_torchrun(alone)
+    assert environment_plugins() == []
+    trainer = L.Trainer(accelerator="cpu", devices=2, plugins=environment_plugins(), logger=False)
+    assert trainer.global_rank == 1
+
+
+def test_several_nodes_have_to_know_of_each_other(alone):
+    refuse_lonely_nodes(1)
+    with pytest.raises(ConfigError, match=r"trainer\.num_nodes is 2, but nothing .* torchrun --nnodes 2 .* sbatch"):
+        refuse_lonely_nodes(2)
+
+
+@pytest.mark.parametrize("enter", [enter_slurm, enter_torchrun, lambda env: env.setenv("MASTER_ADDR", "node0")])
+def test_several_nodes_find_each_other(alone, enter):
+    enter(alone)
+    refuse_lonely_nodes(2)

@@ -201,8 +201,7 @@ def place(trainer: L.Trainer, module: Any) -> Position:  # noqa: ANN401 (any mod
     stage = trainer.state.stage
     running = "" if stage is None else str(stage.value)
     step = getattr(module, "rollout_step", trainer.global_step)
-    if phase == "idle":
+    if clock is None or phase == "idle":
         return Position(step, running)
     # Held-out clips go through the same phases; each of them is a movement.
-    sample = clock.sample if clock is not None else ""
-    return Position(step, phase, sample if running == "train" else f"{sample} ({running})")
+    return Position(step, phase, clock.sample if running == "train" else f"{clock.sample} ({running})", clock.passes)

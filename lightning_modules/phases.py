@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from datamodules.records import Rollout
 
 IDLE = "idle"
 """Name of the time between steps."""
@@ -19,14 +21,16 @@ class PhaseClock:
     """Names the running part and adds up seconds.
 
     Attributes:
-        current: The running part: "rollout", "System 2", "rewards", "update", or "idle".
+        current: The running part: "rollout", "System 2", "rewards", "exchange", "update", or "idle".
         sample: Clips that the running part works on; empty between parts.
+        passes: Passes through the language model so far; those who wait see by it that a long part goes on.
         listeners: Called with the new name at every change, such as by a progress bar.
     """
 
     def __init__(self) -> None:
         self.current = IDLE
         self.sample = ""
+        self.passes = 0
         self.listeners: list[Callable[[str], None]] = []
         self._seconds: dict[str, float] = {}
 
@@ -44,6 +48,16 @@ class PhaseClock:
     def look_at(self, *clip_ids: str) -> None:
         """Name the clips that are worked on, for those who wait."""
         self.sample = ", ".join(clip_ids)
+
+    def through(self, groups: Iterable[Sequence[Rollout]]) -> Iterator[Sequence[Rollout]]:
+        """Rollouts of one clip after another, each clip named while they are worked on."""
+        for group in groups:
+            self.look_at(*(rollout.clip.id for rollout in group[:1]))
+            yield group
+
+    def count_pass(self, *_: object) -> None:
+        """One more pass; a forward hook, whatever it is given."""
+        self.passes += 1
 
     def lap(self) -> dict[str, float]:
         """Seconds per part since the last call, by log key: "time/rollout_s", "time/system_2_s" and so on."""

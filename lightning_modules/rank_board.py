@@ -23,7 +23,7 @@ import torch.distributed as dist
 from datamodules.errors import RunError
 
 _FAILURE = "failure"
-_ORDER = ("rollout", "System 2", "rewards", "update")
+_ORDER = ("rollout", "System 2", "rewards", "exchange", "update")
 
 
 class RankError(RunError):
@@ -47,11 +47,13 @@ class Position:
         step: Training batches before this one.
         phase: Part of the step, as the phase clock names it, or what else runs, such as "validate".
         sample: Clips that are worked on; empty when there are none.
+        passes: Passes through the language model so far; not shown, but a process that makes some has moved.
     """
 
     step: int = 0
     phase: str = ""
     sample: str = ""
+    passes: int = 0
 
     def __str__(self) -> str:
         return f"step {self.step}, {self.phase or 'starting'}{f', with {self.sample}' if self.sample else ''}"

@@ -104,7 +104,7 @@ class TwoSystemModule(L.LightningModule):
 
     @property
     def phase(self) -> str:
-        """What is running now: "rollout", "System 2", "rewards", "update", or "idle"."""
+        """What is running now: "rollout", "System 2", "rewards", "exchange", "update", or "idle"."""
         return self.clock.current
 
     @property
@@ -128,6 +128,7 @@ class TwoSystemModule(L.LightningModule):
         """
         if self.reasoner.model is None:
             self.reasoner.load(getattr(self.trainer.strategy, "sharding", None))
+            self.reasoner.embed_tokens.register_forward_pre_hook(self.clock.count_pass)
             if self.pipeline is not None:
                 self.pipeline.grounder.load(self.reasoner)
                 self.pipeline.propagator.load()
@@ -169,8 +170,7 @@ class TwoSystemModule(L.LightningModule):
             )
         filled = []
         with torch.no_grad(), evaluation_mode(self.reasoner):
-            for group in groups:
-                self.clock.look_at(*(rollout.clip.id for rollout in group[:1]))
+            for group in self.clock.through(groups):
                 filled.append(self.pipeline.fill(list(group), needs))
         return filled
 

@@ -1,6 +1,7 @@
 """One of two processes is killed, fails or stalls in any part of a run: the other ends soon, and says why."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -31,6 +32,9 @@ class Trap(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.trainer = trainer
         pl_module.clock.listeners.append(self.on_phase)
+        if self.where == "a reward":
+            score = pl_module.suite.score
+            pl_module.suite.score = lambda groups: (self.on_phase(self.where), score(groups))[1]
 
     def on_phase(self, phase: str) -> None:
         is_validating = self.trainer.validating
@@ -127,8 +131,8 @@ def test_when_a_process_fails_the_other_repeats_its_message(weights: Path, tmp_p
 
 
 def test_a_stalled_run_says_who_is_behind_where_and_with_which_clip(weights: Path, tmp_path: Path) -> None:
-    """The first process waits in the rewards for the second, which sleeps before it looks at its first clip."""
-    code, words = survivor(weights, tmp_path, "sharded", Trap("rewards", "sleep"))
+    """The first process waits in the exchange for the second, whose reward sleeps over its first clip."""
+    code, words = survivor(weights, tmp_path, "sharded", Trap("a reward", "sleep"))
     assert code == 1
     assert "no process has moved for" in words
-    assert "rank 1: step 1, rewards" in words
+    assert re.search(r"rank 1: step 1, rewards, with noise b \(for \d+ s\); rank 0: step 1, exchange", words)

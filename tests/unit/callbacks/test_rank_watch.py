@@ -75,6 +75,16 @@ def test_movement_of_anybody_is_no_stall(clock, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_long_rollout_that_goes_on_is_no_stall(clock, capsys):
+    """Nothing but the passes through the model changes for hours, as where the base comes from the host's memory."""
+    watch = RankWatch(stalled_after_s=100.0, stop_after_s=1000.0)
+    for beat in range(1, 50):
+        signs = {rank: sign(beat, Position(1, "rollout", "a", passes=beat)) for rank in (0, 1)}
+        assert watch._judge(BOARD, signs) == ""
+        clock.s += 90
+    assert capsys.readouterr().err == ""
+
+
 def test_one_process_is_not_watched():
     watch = RankWatch()
     watch.setup(SimpleNamespace(world_size=1), None, "fit")
@@ -105,7 +115,9 @@ def test_a_place_is_a_part_of_the_step_and_its_clip():
     with module.clock.phase("System 2"):
         module.clock.look_at("a", "b")
         assert place(trainer, module) == Position(3, "System 2", "a, b")
+        module.clock.count_pass()
+        assert place(trainer, module) == Position(3, "System 2", "a, b", passes=1)
         stage.value = "validate"
-        assert place(trainer, module) == Position(3, "System 2", "a, b (validate)")
+        assert place(trainer, module) == Position(3, "System 2", "a, b (validate)", passes=1)
     assert place(trainer, module).sample == ""
     assert place(trainer, SimpleNamespace()) == Position(6, "validate")

@@ -41,7 +41,8 @@ DECODER_BLOCK = "Qwen2_5OmniDecoderLayer"
 BLOCKS = (DECODER_BLOCK, "Qwen2_5OmniVisionBlock", "Qwen2_5OmniAudioEncoderLayer")
 """Classes whose every module is gathered on its own; found by name, because sharding renames nothing else."""
 
-_FIRST_OF_MIXED_TYPES = (2, 15)
+FIRST_OF_MIXED_TYPES = (2, 15)
+"""Release of PyTorch that gathers a bfloat16 base and a float32 adapter together."""
 
 Gather = Literal["model", "layer"]
 
@@ -193,10 +194,10 @@ def _check_types(thinker: nn.Module) -> None:
     """Refuse a base and an adapter of different types where FSDP2 wants one type per group."""
     kinds = sorted({str(parameter.dtype) for parameter in thinker.parameters()})
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if len(kinds) > 1 and release < _FIRST_OF_MIXED_TYPES:
+    if len(kinds) > 1 and release < FIRST_OF_MIXED_TYPES:
         raise ConfigError(
             f"trainer.strategy is fsdp with weights of {' and '.join(kinds)}, which PyTorch gathers together since "
-            f"{'.'.join(map(str, _FIRST_OF_MIXED_TYPES))}; this is {torch.__version__}. Install that, or set "
+            f"{'.'.join(map(str, FIRST_OF_MIXED_TYPES))}; this is {torch.__version__}. Install that, or set "
             "--trainer.strategy ddp or --model.reasoner.dtype float32."
         )
 

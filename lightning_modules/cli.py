@@ -43,7 +43,7 @@ from lightning_modules.cli_resume import (
 )
 from lightning_modules.cli_rewards import problem, reward_flags, without_reward_flags
 from lightning_modules.cli_seeds import fill_seeds
-from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins, refuse_lonely_nodes
+from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins, refuse_missing_machines
 from lightning_modules.quiet import quiet
 from lightning_modules.two_system_module import TwoSystemModule
 from rewards.base import Reward
@@ -226,7 +226,7 @@ class OmniCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         """Leave out named callbacks that the trainer's switches turn off; Lightning calls having both a mistake."""
         config["strategy"] = chosen_strategy(config.get("strategy"), self._get(self.config_init, "sharding"))
-        refuse_lonely_nodes(config.get("num_nodes", 1))
+        refuse_missing_machines(config.get("accelerator"), config.get("num_nodes", 1))
         if self.subcommand != "fit":
             config["enable_checkpointing"] = False
         switches = {"enable_checkpointing": Checkpoint, "enable_progress_bar": ProgressBar}

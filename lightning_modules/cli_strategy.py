@@ -10,7 +10,13 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+import torch
+from lightning.fabric.plugins.environments import (
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch.strategies import StrategyRegistry
 
 from datamodules.errors import ConfigError
@@ -18,6 +24,8 @@ from lightning_modules.sharded_strategy import ShardedStrategy
 from models.sharding import Gather
 
 REGISTERED_NAME = "sharded"
+_STARTERS = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
+"""What starts a process on every node and says how they find each other."""
 _STANDS_FOR_OURS = (REGISTERED_NAME, "fsdp", "fsdp_cpu_offload")
 
 
@@ -78,16 +86,24 @@ def environment_plugins() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if is_slurms else []
 
 
-def refuse_lonely_nodes(num_nodes: int) -> None:
-    """Refuse several nodes where nothing says how they find each other; a run would wait for them without a word.
+def refuse_missing_machines(accelerator: object, num_nodes: int) -> None:
+    """Refuse devices and nodes that are not there, with the flags that choose others.
 
     Args:
+        accelerator: `trainer.accelerator`.
         num_nodes: `trainer.num_nodes`.
 
     Raises:
-        ConfigError: Neither torchrun nor SLURM has started this process, and no address is set.
+        ConfigError: GPUs are asked for and there are none; or there are to be several nodes and nothing says how they
+            find each other, so that the run would wait for them without a word.
     """
-    is_started = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+    if accelerator in ("gpu", "cuda") and not torch.accelerator.is_available():
+        raise ConfigError(
+            f"trainer.accelerator is {accelerator}, but PyTorch finds no GPU here. Set --trainer.accelerator cpu, or "
+            "train the tiny models, which need none: --config configs/refavs.yaml. Whether a run would fit on GPUs is "
+            "told by python scripts/doctor.py."
+        )
+    is_started = any(environment.detect() for environment in _STARTERS)
     if num_nodes > 1 and not is_started and "MASTER_ADDR" not in os.environ:
         raise ConfigError(
             f"trainer.num_nodes is {num_nodes}, but nothing has told this process where the others are. Start it on "

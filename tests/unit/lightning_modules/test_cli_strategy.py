@@ -6,7 +6,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from datamodules.errors import ConfigError
-from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins, refuse_lonely_nodes
+from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins, refuse_missing_machines
 from lightning_modules.sharded_strategy import ShardedStrategy
 
 
@@ -66,12 +66,21 @@ def test_torchrun_within_a_slurm_job_numbers_the_processes(alone):
 
 
 def test_several_nodes_have_to_know_of_each_other(alone):
-    refuse_lonely_nodes(1)
+    refuse_missing_machines("auto", 1)
     with pytest.raises(ConfigError, match=r"trainer\.num_nodes is 2, but nothing .* torchrun --nnodes 2 .* sbatch"):
-        refuse_lonely_nodes(2)
+        refuse_missing_machines("auto", 2)
 
 
 @pytest.mark.parametrize("enter", [enter_slurm, enter_torchrun, lambda env: env.setenv("MASTER_ADDR", "node0")])
 def test_several_nodes_find_each_other(alone, enter):
     enter(alone)
-    refuse_lonely_nodes(2)
+    refuse_missing_machines("auto", 2)
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_what_works_without(alone):
+    alone.setattr("torch.accelerator.is_available", lambda: False)
+    refuse_missing_machines("cpu", 1)
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator is gpu, .* Set --trainer\.accelerator cpu, or"):
+        refuse_missing_machines("gpu", 1)
+    alone.setattr("torch.accelerator.is_available", lambda: True)
+    refuse_missing_machines("gpu", 1)

@@ -99,7 +99,8 @@ class ShardedModel:
         self._groups = [self._root, *(_fsdp(block) for block in blocks)]
         # The backward pass of a layer would otherwise end with the ends being put away, and the next one needs them.
         self._root.set_reshard_after_backward(False, recurse=False)
-        for layer, following in zip(self._decoder, self._decoder[1:], strict=False):
+        self._following = dict(zip(self._decoder, self._decoder[1:], strict=False))
+        for layer, following in self._following.items():
             layer.set_modules_to_forward_prefetch([following])
         self._is_settled = False
         self._entered: nn.Module | None = None
@@ -138,6 +139,9 @@ class ShardedModel:
         if group is self._decoder[0]:
             self._anybody(True)
         group.unshard()
+        if group in self._following:
+            # Travels while this layer computes. The order stays that of the layers, as on a process that walks along.
+            self._following[group].unshard(async_op=True)
         self._entered = layer
 
     def leave(self, layer: nn.Module) -> None:

@@ -13,6 +13,8 @@ import torch
 from doubles import PLAN, LayerCalls, LowTokens, NeedsBoxes, Watch, module_of, trainer_of
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from small_models import noisy_clip
+from torch.distributed.tensor import DTensor
+
 
 from datamodules.records import Clip, Rollout
 from grpo.rollout import Completion
@@ -143,8 +145,8 @@ def run(
     the base model, both as in the large configurations.
 
     Returns:
-        Trained weights at the end, what every step logged, what the validations before and after it found, and how
-        many layers ran per pass through the decoder.
+        Trained weights at the end, what every step logged, what the validations before and after it found, how many
+        layers ran per pass through the decoder, and how many rows of each of the reasoner's weights this process keeps.
     """
     grounder = {"grounder": LetterBoxes(max_new_tokens=6, nms_iou=1.0)} if asks_base else {}
     trained, watch, calls = module(weights, is_half=is_half, **grounder), Watch(), LayerCalls()
@@ -169,4 +171,8 @@ def run(
         "lengths": {g.rollouts[0].clip.id: [len(r.completion_ids) for r in g.rollouts] for g in watch.groups[0]},
         "validation": trained.last_validation.metrics if trained.last_validation else {},
         "layers per pass": calls.per_pass,
+        "kept": [
+            {"name": name, "rows": len(p), "kept": len(p.to_local() if isinstance(p, DTensor) else p)}
+            for name, p in trained.reasoner.named_parameters()
+        ],
     }

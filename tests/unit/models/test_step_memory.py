@@ -76,7 +76,7 @@ def test_every_object_of_a_group_is_followed(monkeypatch: pytest.MonkeyPatch) ->
     tracks, propagate = [], system_2.propagator.propagate
     monkeypatch.setattr(system_2.propagator, "propagate", lambda *a: tracks.extend(propagate(*a)))
     step_memory.look_closer(system_2, 3, 0, CPU)
-    assert [len(track.frames[0]) for track in tracks] == [2, 2, 2]
+    assert [len(track.counts[0]) for track in tracks] == [2, 2, 2]
 
 
 def test_without_system_2_there_is_nothing_to_compare() -> None:

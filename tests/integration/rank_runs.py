@@ -15,7 +15,6 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from small_models import noisy_clip
 from torch.distributed.tensor import DTensor
 
-
 from datamodules.records import Clip, Rollout
 from grpo.rollout import Completion
 from grpo.sampling import Sampling

@@ -126,13 +126,12 @@ def random_system_2(reasoner: Reasoner, load: Workload, predictor: ClipPredictor
 
 def random_reasoner(config: Qwen2_5OmniThinkerConfig, lora: LoRA, device: torch.device) -> Reasoner:
     """A thinker of a configuration with random bfloat16 weights."""
-    thinker: Any = on_meta(config, dtype=torch.bfloat16).to_empty(device=device)
-    for module in thinker.modules():
-        thinker._init_weights(module)
     tokenizer = build_tokenizer(["find the red circle"], vocabulary=300)
     for name, token in _TOKENS.items():
         setattr(config, name, tokenizer.convert_tokens_to_ids(token))
-    thinker.config = config
+    thinker: Any = on_meta(config, dtype=torch.bfloat16).to_empty(device=device)
+    for module in thinker.modules():
+        thinker._init_weights(module)
     reasoner = Reasoner(template="short", lora=lora, dtype="bfloat16", gradient_checkpointing=True)
     reasoner.attach(thinker, build_processor(tokenizer, TinySizes(close_up_side=840)))
     return reasoner.to(device)

@@ -201,7 +201,9 @@ def place(trainer: L.Trainer, module: Any) -> Position:  # noqa: ANN401 (any mod
     stage = trainer.state.stage
     running = "" if stage is None else str(stage.value)
     step = getattr(module, "rollout_step", trainer.global_step)
-    if clock is None or phase == "idle":
+    if clock is None:
         return Position(step, running)
+    if phase == "idle":
+        return Position(step, running, passes=clock.passes)
     # Held-out clips go through the same phases; each of them is a movement.
     return Position(step, phase, clock.sample if running == "train" else f"{clock.sample} ({running})", clock.passes)

@@ -13,6 +13,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from datamodules.refavs import FRAME_COUNT
 from lightning_modules.memory_advice import Advice, advise
 from lightning_modules.sharded_strategy import ShardedStrategy
 from models.box_grounder import ReasonerGrounder
@@ -177,8 +178,10 @@ def _kept(segmenter: Segmenter | None) -> str:
 
 
 def _prompt_tokens(sizes: ReasonerSizes, data: Any) -> int:  # noqa: ANN401
-    frames = data.budget.glance_frames
-    sound_s = 0.0 if getattr(data, "task", "") in _SILENT else frames / data.fps
+    frames, task = data.budget.glance_frames, getattr(data, "task", "")
+    if task == "refavs":
+        frames = min(frames, FRAME_COUNT)  # all that its clips have, whatever sources beside it may take
+    sound_s = 0.0 if task in _SILENT else frames / data.fps
     return prompt_tokens(sizes, frames=frames, pixels=data.budget.glance_max_pixels, sound_s=sound_s)
 
 

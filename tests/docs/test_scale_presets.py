@@ -68,7 +68,7 @@ def test_a_preset_fits_and_its_header_names_the_planned_peak(path: Path, monkeyp
         assert gb == pytest.approx(verdict.plan.peak, abs=0.051), f"on {count}: {verdict.plan.rows}"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if "auto" in path.read_text()], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in FILES if "devices: auto" in path.read_text()], ids=lambda path: path.stem)
 def test_a_preset_says_how_fewer_cards_make_the_same_batch_and_it_fits(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,7 +179,8 @@ def test_silent_data_and_whole_models_are_told_apart() -> None:
 
 
 def test_a_mixture_is_as_large_as_its_largest_parts() -> None:
-    parts = {"a": RefAVSDataModule(glance_frames=10), "b": ReVOSDataModule(glance_frames=4, clip_frames=30)}
+    """Clips of RefAVS have ten frames, also where there may be more."""
+    parts = {"a": RefAVSDataModule(glance_frames=24), "b": ReVOSDataModule(glance_frames=4, clip_frames=30)}
     data = SimpleNamespace(parts=parts, prompts_per_step=1)
     _, load = workload(module(), data, devices=1, strategy="auto", precision="bf16-mixed")
     assert load.prompt_tokens == 5 * 128 + 250 + 600

@@ -3,10 +3,10 @@
     python benchmarks/step_memory.py
     python benchmarks/step_memory.py --models Qwen/Qwen2.5-Omni-3B
 
-Needs a GPU and no download. The model, its adapter, the shared engine, the loss, AdamW and System 2 (the base model asked
-for boxes, SAM2.1 large) are those of a run; prompts are noise of the length that RefAVS has, clips and keyframes are
-noise too, and the boxes that masks begin with are made up. The second of two steps is measured, when the
-optimizer has its states. Written: `benchmarks/results/step_memory.json`, in GB (1e9 bytes) per part of the step:
+Needs a GPU and no download. The model, its adapter, the shared engine, the loss, AdamW and System 2 (the base model
+asked for boxes, SAM2.1 large) are those of a run; prompts are noise of the length that RefAVS has, clips and keyframes
+are noise too, and the boxes that masks begin with are made up. The second of two steps is measured, when the optimizer
+has its states. Written: `benchmarks/results/step_memory.json`, in GB (1e9 bytes) per part of the step:
 what was allocated at most, what `models.memory` plans for it without context and fragments, and the ratio. Exit code 1
 when a plan is off by more than `MOST_OFF`.
 """
@@ -219,9 +219,7 @@ def compare(
     system_2 = random_system_2(reasoner, load, predictor)
     # Our small vocabulary spells questions out.
     spelled = len(reasoner.builder.turn_ids(BOX_QUESTION.render("the disc"), media="image"))
-    plan = plan_memory(
-        measure(config, lora), replace(load, asking=replace(system_2.asking, question_tokens=spelled))
-    )
+    plan = plan_memory(measure(config, lora), replace(load, asking=replace(system_2.asking, question_tokens=spelled)))
     optimizer = torch.optim.AdamW([p for p in reasoner.parameters() if p.requires_grad], lr=1e-6)
     found: dict[str, float] = {}
     for number in range(2):

@@ -43,7 +43,12 @@ from lightning_modules.cli_resume import (
 )
 from lightning_modules.cli_rewards import problem, reward_flags, without_reward_flags
 from lightning_modules.cli_seeds import fill_seeds
-from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins, refuse_missing_machines
+from lightning_modules.cli_strategy import (
+    ShardingSettings,
+    chosen_strategy,
+    environment_plugins,
+    refuse_missing_machines,
+)
 from lightning_modules.quiet import quiet
 from lightning_modules.two_system_module import TwoSystemModule
 from rewards.base import Reward

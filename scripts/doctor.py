@@ -79,8 +79,8 @@ def main(arguments: Sequence[str]) -> int:
         cli = PlanCLI(["fit", *rest], callbacks=CALLBACKS)
         if not isinstance(cli.model, GRPOModule):
             raise ConfigError(
-                f"only trainings with GRPO are planned, found {type(cli.model).__name__}. Supervised training, test and "
-                "predict are not."
+                f"only trainings with GRPO are planned, found {type(cli.model).__name__}. Supervised training, test "
+                "and predict are not."
             )
         trainer = cli.config_init["fit"].trainer
         sizes, load = workload(

@@ -34,7 +34,9 @@ def planned(cli: PlanCLI, count: int) -> tuple[ReasonerSizes, Workload]:
     """The workload of a command on so many devices; several take `ddp` where nothing else is said."""
     config = cli.config_init["fit"]
     strategy = chosen_strategy("ddp" if config.trainer.strategy == "auto" else config.trainer.strategy, config.sharding)
-    return workload(cli.model, cli.datamodule, devices=count, strategy=strategy, precision=str(config.trainer.precision))
+    return workload(
+        cli.model, cli.datamodule, devices=count, strategy=strategy, precision=str(config.trainer.precision)
+    )
 
 
 def built(arguments: Sequence[str]) -> PlanCLI:
@@ -68,7 +70,9 @@ def test_a_preset_fits_and_its_header_names_the_planned_peak(path: Path, monkeyp
         assert gb == pytest.approx(verdict.plan.peak, abs=0.051), f"on {count}: {verdict.plan.rows}"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if "devices: auto" in path.read_text()], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if "devices: auto" in path.read_text()], ids=lambda path: path.stem
+)
 def test_a_preset_says_how_fewer_cards_make_the_same_batch_and_it_fits(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,8 +140,8 @@ def run(
 ) -> dict[str, Any]:
     """Two rollouts with two updates each, on the same global batch of four clips whatever the number of processes.
 
-    Other settings are the trainer's. With `is_half` the base is bfloat16 and activations are computed again, with `asks_base` System 2's boxes come from
-    the base model, both as in the large configurations.
+    With `is_half` the base is bfloat16 and activations are computed again, with `asks_base` System 2's boxes come from
+    the base model, both as in the large configurations. Other settings are the trainer's.
 
     Returns:
         Trained weights at the end, what every step logged, what the validations before and after it found, how many

@@ -86,7 +86,7 @@ def test_two_processes_train_as_one_does(name: str, rank: int, folder: Path, exp
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_process_keeps_its_share_and_no_more(name: str, folder: Path) -> None:
-    """Half of the base where it is spread over two; every tensor is cut by rows, of which there may be an odd number."""
+    """Half of the base where it is spread over two: of every tensor half of its rows, which may be an odd number."""
     kept = [torch.load(folder / f"{name}-{rank}.pt", weights_only=True)["whole"]["kept"] for rank in (0, 1)]
     for mine, other in zip(*kept, strict=True):
         assert mine["name"] == other["name"]

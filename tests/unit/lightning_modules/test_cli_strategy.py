@@ -6,7 +6,12 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from datamodules.errors import ConfigError
-from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins, refuse_missing_machines
+from lightning_modules.cli_strategy import (
+    ShardingSettings,
+    chosen_strategy,
+    environment_plugins,
+    refuse_missing_machines,
+)
 from lightning_modules.sharded_strategy import ShardedStrategy
 
 

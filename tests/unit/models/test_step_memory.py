@@ -9,7 +9,6 @@ from models.memory import Workload
 from models.system2_memory import Asking, Segmenter
 from models.tiny.propagator import build_tiny_propagator
 
-
 LOAD = Workload(
     prompt_tokens=20,
     max_new_tokens=5,

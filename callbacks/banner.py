@@ -138,5 +138,6 @@ def warn_about_tiny_weights(trainer: L.Trainer, module: L.LightningModule) -> No
         notice(
             trainer,
             f"The data are {', '.join(real)}, but the weights are the embedded tiny ones, which know the generated "
-            f"benchmark only ({', '.join(tiny)}). Everything runs, but scores mean nothing; configs/scale has the released ones.",
+            f"benchmark only ({', '.join(tiny)}). Everything runs, but scores mean nothing; configs/scale has the "
+            "released ones.",
         )

@@ -4,8 +4,8 @@
     python scripts/merge.py runs/refavs/version_0/adapter --output merged --base Qwen/Qwen2.5-Omni-7B --dtype bfloat16
 
 The folder has the layout of released thinkers; `--model.reasoner.path merged` starts a run from it. Half precision
-rounds small adapters away: without `--dtype`, weights are written in float32 where more than 5 % of the adapter would be
-lost.
+rounds small adapters away: without `--dtype`, weights are written in float32 where more than 5 % of the adapter would
+be lost.
 """
 
 from __future__ import annotations

@@ -92,7 +92,13 @@ def trapped(rank: int, port: int, weights: Path, folder: Path, strategy: str, tr
 def resumed(rank: int, weights: Path, folder: Path, strategy: str) -> None:
     """Go on with what the first step has left."""
     found = run(
-        weights, strategy=STRATEGIES[strategy](), rank=rank, world_size=2, resume=folder / "first.ckpt", steps=6
+        weights,
+        strategy=STRATEGIES[strategy](),
+        rank=rank,
+        world_size=2,
+        resume=folder / "first.ckpt",
+        steps=6,
+        limit_val_batches=0,
     )
     kept = {"weights": found["weights"], "steps": len(found["metrics"])}
     torch.save(kept, folder / f"resumed-{rank}.pt")
@@ -101,7 +107,7 @@ def resumed(rank: int, weights: Path, folder: Path, strategy: str) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(weights: Path) -> dict[str, Any]:
     """One process on all four clips, from the beginning to the end."""
-    return run(weights, steps=6)
+    return run(weights, steps=6, limit_val_batches=0)
 
 
 def survivor(weights: Path, folder: Path, strategy: str, trap: Trap) -> tuple[int | None, str]:

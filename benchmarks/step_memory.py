@@ -80,8 +80,13 @@ class NoiseFrames(Frames):
             count: How many.
             seed: Of the noise.
         """
-        self.count, self.fps, self.size = count, 1.0, IMAGE
+        self.count, self.fps = count, 1.0
         self._pixels = np.random.default_rng(seed).integers(0, 255, (count, *IMAGE, 3), dtype=np.uint8)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return IMAGE
 
     def read(self, indices: Sequence[int], *, max_pixels: int | None = None) -> np.ndarray:
         """Frames at their size."""

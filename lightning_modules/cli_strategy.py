@@ -84,7 +84,7 @@ def environment_plugins() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if is_slurms else []
 
 
-def refuse_missing_machines(accelerator: object, num_nodes: int) -> None:
+def refuse_missing(accelerator: object, num_nodes: int) -> None:
     """Refuse devices and nodes that are not there, with the flags that choose others.
 
     Args:

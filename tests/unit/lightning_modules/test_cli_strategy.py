@@ -10,7 +10,7 @@ from lightning_modules.cli_strategy import (
     ShardingSettings,
     chosen_strategy,
     environment_plugins,
-    refuse_missing_machines,
+    refuse_missing,
 )
 from lightning_modules.sharded_strategy import ShardedStrategy
 
@@ -71,21 +71,21 @@ def test_torchrun_within_a_slurm_job_numbers_the_processes(alone):
 
 
 def test_several_nodes_have_to_know_of_each_other(alone):
-    refuse_missing_machines("auto", 1)
+    refuse_missing("auto", 1)
     with pytest.raises(ConfigError, match=r"trainer\.num_nodes is 2, but nothing .* torchrun --nnodes 2 .* sbatch"):
-        refuse_missing_machines("auto", 2)
+        refuse_missing("auto", 2)
 
 
 @pytest.mark.parametrize("enter", [enter_slurm, enter_torchrun, lambda env: env.setenv("MASTER_ADDR", "node0")])
 def test_several_nodes_find_each_other(alone, enter):
     enter(alone)
-    refuse_missing_machines("auto", 2)
+    refuse_missing("auto", 2)
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_what_works_without(alone):
     alone.setattr("torch.accelerator.is_available", lambda: False)
-    refuse_missing_machines("cpu", 1)
+    refuse_missing("cpu", 1)
     with pytest.raises(ConfigError, match=r"trainer\.accelerator is gpu, .* Set --trainer\.accelerator cpu, or"):
-        refuse_missing_machines("gpu", 1)
+        refuse_missing("gpu", 1)
     alone.setattr("torch.accelerator.is_available", lambda: True)
-    refuse_missing_machines("gpu", 1)
+    refuse_missing("gpu", 1)

@@ -74,7 +74,8 @@ def test_every_object_of_a_group_is_followed(monkeypatch: pytest.MonkeyPatch) ->
     system_2 = step_memory.random_system_2(reasoner, LOAD, build_tiny_propagator())
     tracks, propagate = [], system_2.propagator.propagate
     monkeypatch.setattr(system_2.propagator, "propagate", lambda *a: tracks.extend(propagate(*a)))
-    step_memory.look_closer(system_2, 3, 0, CPU)
+    with torch.no_grad(), step_memory.evaluation_mode(reasoner):
+        step_memory.look_closer(system_2, 3, 0, CPU)
     assert [len(track.counts[0]) for track in tracks] == [2, 2, 2]
 
 

@@ -163,11 +163,11 @@ def _repeats(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
 
 def _table(rows: list[dict[str, Any]], first_step: int, last_step: int) -> Table:
     title = f"held-out clips, greedy answers: before (step {first_step}) and after (step {last_step})"
-    table = Table("key", "first", "last", "change", "95 % interval", "clips", "videos", title=title)
+    table = Table("key", "first", "last", "change", "95 % interval", "clips", title=title)
     for row in rows:
         if row["key"].endswith(("/j", "/f")) or _repeats(row, rows):
             continue
         interval = "" if row["low"] is None else f"{row['low']:+.3f} .. {row['high']:+.3f}"
         numbers = [f"{row['first']:.3f}", f"{row['last']:.3f}", f"{row['change']:+.3f}"]
-        table.add_row(row["key"], *numbers, interval, str(row["clips"]), str(row["videos"]))
+        table.add_row(row["key"], *numbers, interval, str(row["clips"]))
     return table

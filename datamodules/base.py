@@ -93,8 +93,8 @@ class ClipDataModule(LoadingDataModule):
                 validation set still measures both; it acts only where `val_size` is set. Null keeps the mixture.
             test_splits: Splits to test or predict on, each with a loader of its own; null takes all of the benchmark's.
             prompts_per_step: Prompts per training step on each process.
-            val_batch_size: Clips per validation or test batch; 4 in file order is what the official RefAVS scores of
-                whole batches are defined on.
+            val_batch_size: Clips per validation or test batch; larger ones are faster and take more memory. Scores, the
+                official ones of RefAVS included, do not depend on it.
             glance_frames: Most frames that System 1 sees of a clip, spread evenly.
             glance_max_pixels: Most pixels (height times width) of such a frame.
             close_up_max_pixels: Most pixels (height times width) of a keyframe that System 2 sees.

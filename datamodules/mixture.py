@@ -123,8 +123,8 @@ class MixtureDataModule(LoadingDataModule):
             val_null_fraction: Share of the validation clips whose target is not there, in benchmarks that have such;
                 it acts only where `val_size` is set. Null keeps the mixture.
             prompts_per_step: Prompts per training step on each process, all of one source.
-            val_batch_size: Clips per validation or test batch; 4 in file order is what the official RefAVS scores of
-                whole batches are defined on.
+            val_batch_size: Clips per validation or test batch; larger ones are faster and take more memory. Scores, the
+                official ones of RefAVS included, do not depend on it.
             glance_frames: Most frames that System 1 sees of a clip, spread evenly.
             glance_max_pixels: Most pixels (height times width) of such a frame.
             close_up_max_pixels: Most pixels (height times width) of a keyframe that System 2 sees.

@@ -34,6 +34,7 @@ class Net(L.LightningModule):
         if batch_idx == self.fail_at:
             raise RuntimeError("a step that fails")
         self.done.append(batch_idx)
+        self.log("score", float(-batch_idx))
         return self.layer(batch).sum()
 
     def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
@@ -231,6 +232,17 @@ def test_the_last_checkpoint_is_what_was_trained(tmp_path) -> None:
     fit(again, tmp_path, resume=True)
     assert again.done == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "step=10.ckpt"]
+
+
+@pytest.mark.parametrize("every", [4, 5], ids=["not due then", "due then, but not the best"])
+def test_the_last_checkpoint_is_what_was_trained_whatever_is_best(tmp_path, every: int) -> None:
+    """The score falls with every step, so the first checkpoint stays the best one."""
+    fit(Net(), tmp_path, monitor="score", mode="max", every_n_train_steps=every)
+    assert saved_step(tmp_path) == 10
+    assert torch.load(tmp_path / f"step={every}.ckpt", weights_only=True)["global_step"] == every
+    again = Net()
+    fit(again, tmp_path, resume=True, monitor="score", mode="max", every_n_train_steps=every)
+    assert again.done == []
 
 
 def test_what_was_validated_is_not_validated_again(tmp_path) -> None:

@@ -32,7 +32,7 @@ def start() -> Iterator[Callable[[Sequence[str]], subprocess.Popen[str]]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
+            process_group=0,
         )
         started.append(process)
         return process

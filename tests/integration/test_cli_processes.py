@@ -67,7 +67,9 @@ def test_two_processes_train_and_one_goes_on(
     assert step_of(run) == 3
 
 
-def test_ctrl_c_stops_two_processes_which_save_and_say_how_to_go_on(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_and_workers_saves_and_says_how_to_go_on(
+    number: int,
     start: Callable[[Sequence[str]], subprocess.Popen[str]],
     command: Command,
     weights: Path,
@@ -77,17 +79,19 @@ def test_ctrl_c_stops_two_processes_which_save_and_say_how_to_go_on(
     flags = fast_flags(weights, benchmark_cache, tmp_path)
     long = ["--trainer.max_steps=400", "--trainer.max_epochs=-1", "--checkpoint.every_n_train_steps=400"]
     calm = ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0"]
-    process = start(["fit", *flags, *long, *calm, "--trainer.accelerator=cpu", "--trainer.devices=2"])
+    process = start(
+        ["fit", *flags, *long, *calm, "--data.num_workers=2", "--trainer.accelerator=cpu", "--trainer.devices=2"]
+    )
     assert process.stdout is not None
     heard = []
     for line in process.stdout:
         heard.append(line)
         if "/400" in line:
             break
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, "".join(heard) + said
-    assert said.count("Stopping after this step") == 1
+    assert said.count("Stopping after this step") == (number == signal.SIGINT)
     run = tmp_path / "debug_fast" / "version_0"
     assert f"Go on with: python train.py fit --resume {run}" in said
     step = step_of(run)

@@ -21,6 +21,7 @@ FILES = sorted((ROOT / "configs" / "scale").glob("*.yaml"))
 CARD = re.compile(r"GPUs? with (\d+) GB")
 ALONE = [path for path in FILES if not path.stem.startswith("2x8")]
 FIGURE = re.compile(r"([\d.]+) GB on ([\dx, or]+)")
+PAPERS_PROMPTS = 8
 
 
 def header(path: Path) -> tuple[list[str], str]:
@@ -174,3 +175,27 @@ def test_a_precision_that_nobody_set_is_that_of_the_trainer(
     assert capsys.readouterr().out == left_out
     assert main([*run, "--trainer.precision", "bf16-mixed"]) == 0
     assert capsys.readouterr().out != left_out
+
+
+def documented() -> list[str]:
+    """Every run of this folder that a document, a header or the job script shows how to start."""
+    shown = [ROOT / "docs" / "scale.md", ROOT / "scripts" / "slurm.sh", *FILES]
+    lines = "\n".join(path.read_text().replace("\\\n", " ") for path in shown).splitlines()
+    runs = (line[line.index("--config configs/scale/") :] for line in lines if "--config configs/scale/" in line)
+    return sorted({run for run in runs if "--card_gb" not in run})
+
+
+@pytest.mark.parametrize("run", documented())
+def test_a_documented_run_validates_and_saves_within_its_epoch(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And has the paper's prompts per update, or its last file says how many, on the most cards that its files name."""
+    monkeypatch.chdir(ROOT)
+    cli = built(shlex.split(run))
+    config = cli.config["fit"]
+    cards = 8 if config.trainer.devices == "auto" else devices_of(config.trainer)
+    prompts, last = cards * cli.datamodule.prompts_per_step, re.findall(r"configs/scale/\w+\.yaml", run)[-1]
+    if prompts != PAPERS_PROMPTS:
+        assert f"{prompts} prompts per update".replace("1 prompts", "One prompt") in (ROOT / last).read_text()
+    # Whole training splits are larger than the 1,600 prompts of RefAVS.
+    steps = (getattr(cli.datamodule, "train_size", None) or 1600) // prompts
+    assert config.trainer.val_check_interval <= steps
+    assert config.checkpoint.every_n_train_steps <= steps

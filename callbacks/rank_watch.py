@@ -158,8 +158,9 @@ class RankWatch(Callback):
                 return f"rank {rank} is gone ({how}); it was last seen in {sign.position}"
         positions = {rank: sign.position for rank, sign in signs.items()}
         if positions != self._moved[0]:
-            before = self._moved[0]
-            self._has_begun |= any(before.get(rank, position) != position for rank, position in positions.items())
+            before, blank = self._moved[0], Position()
+            # Every process begins at a blank place, and has left it before it reads weights.
+            self._has_begun |= any(before.get(rank, blank) not in (blank, now_at) for rank, now_at in positions.items())
             self._moved, self._reported_s = (positions, now), 0.0
         still_s = now - self._moved[1]
         if self._has_begun and still_s > self.stop_after_s:

@@ -54,9 +54,13 @@ def test_a_stall_is_reported_twice_as_late_each_time_and_then_ends_the_run(clock
 
 
 def test_reading_weights_takes_as_long_as_it_takes(clock, capsys):
-    """No process has moved since the start; that others write on the board a little later is no movement."""
+    """No process has moved since the start; that others write on the board a little later is no movement.
+
+    Neither is the second sign of a process, the first with a place in it.
+    """
     watch, start = RankWatch(stalled_after_s=100.0, stop_after_s=1000.0), Position(0, "train")
-    watch._judge(BOARD, {0: sign(1, start)})
+    watch._judge(BOARD, {0: sign(1, Position())})
+    watch._judge(BOARD, {0: sign(1, start), 1: sign(1, Position())})
     for beat in range(2, 40):
         assert watch._judge(BOARD, {0: sign(beat, start), 1: sign(beat, start)}) == ""
         clock.s += 101

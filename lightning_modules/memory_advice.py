@@ -119,6 +119,9 @@ def _of_spreading(load: Workload) -> list[_Way]:
     """The base over all devices, gathered layer by layer, in the host's memory; each for itself and together."""
     fsdp: dict[str, object] = {} if load.is_sharded else {"trainer.strategy": "fsdp"}
     everywhere: dict[str, object] = {"sharding.shard_size": "all"}
+    layered: dict[str, object] = {"sharding.gather": "layer"}
+    if load.is_merged:  # which is refused for layers that come and go
+        layered["model.grpo.merge_adapter"] = "null"
     ways = []
     for is_wider, is_layered, is_offloaded in product((False, True), repeat=3):
         flags, change, cost = dict(fsdp), dict[str, Any](is_sharded=True), 0 if load.is_sharded else 8
@@ -127,7 +130,7 @@ def _of_spreading(load: Workload) -> list[_Way]:
         if is_wider:
             flags, change, cost = flags | everywhere, change | {"shards": load.devices}, cost + 8
         if is_layered:
-            flags, change, cost = flags | {"sharding.gather": "layer"}, change | {"gather": "layer"}, cost + 40
+            flags, change, cost = flags | layered, change | {"gather": "layer", "is_merged": False}, cost + 40
         if is_offloaded:
             flags, change, cost = flags | {"sharding.offload": "true"}, change | {"offload": True}, cost + 80
         is_possible = (

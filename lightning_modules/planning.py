@@ -13,7 +13,9 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from datamodules.errors import ConfigError
 from datamodules.refavs import FRAME_COUNT
+from grpo.rollout_weights import NO_ROOM_TO_MERGE
 from lightning_modules.memory_advice import Advice, advise
 from lightning_modules.sharded_strategy import ShardedStrategy
 from models.box_grounder import ReasonerGrounder
@@ -93,7 +95,8 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
         precision: Of the trainer.
 
     Raises:
-        ConfigError: There are no such weights, or the devices cannot be divided as the strategy says.
+        ConfigError: There are no such weights, the devices cannot be divided as the strategy says, or layers that come
+            and go are to be merged.
     """
     reasoner, settings = module.reasoner, module.grpo
     path = find_weights(reasoner.path, flag="model.reasoner.path", required=[("config.json",)])
@@ -131,6 +134,8 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
             keyframes=settings.group_size * reasoner.max_keyframes,
         ),
     )
+    if load.gather == "layer" and load.is_merged:
+        raise ConfigError(NO_ROOM_TO_MERGE)
     return sizes, load
 
 

@@ -60,6 +60,17 @@ def test_a_run_that_fits_needs_no_flag() -> None:
             ("--model.reasoner.dtype bfloat16", "--trainer.precision bf16-mixed"),
         ),
         (replace(LOAD, devices=8), 20.0, ("--trainer.strategy fsdp", "--sharding.gather layer")),
+        # A merged copy of layers that come and go is refused, wherever it would fit.
+        (
+            replace(LOAD, is_merged=True),
+            24.0,
+            (
+                "--trainer.strategy fsdp",
+                "--sharding.gather layer",
+                "--sharding.offload true",
+                "--model.grpo.merge_adapter null",
+            ),
+        ),
         (replace(LOAD, devices=8, is_sharded=True, shards=2, gather="layer"), 20.0, ("--sharding.shard_size all",)),
         (LOAD, 18.0, None),
     ],
@@ -93,6 +104,13 @@ def test_what_goes_to_the_host_is_named() -> None:
 def test_devices_that_cannot_be_divided_are_refused_as_in_the_run() -> None:
     with pytest.raises(ConfigError, match=r"shard_size is 8, which does not divide the 1 devices"):
         workload(module(), RefAVSDataModule(), devices=1, strategy=ShardedStrategy(8), precision="bf16-mixed")
+
+
+def test_merging_layers_that_come_and_go_is_refused_before_weights_are_read() -> None:
+    made, layered = module(), ShardedStrategy(gather="layer")
+    made.grpo = replace(made.grpo, merge_adapter=True)
+    with pytest.raises(ConfigError, match=r"merge_adapter is true.*Set --model\.grpo\.merge_adapter null, or --shard"):
+        workload(made, RefAVSDataModule(), devices=2, strategy=layered, precision="bf16-mixed")
 
 
 def test_the_table_names_the_frames_that_system_2_keeps() -> None:

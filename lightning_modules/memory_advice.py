@@ -13,6 +13,7 @@ from typing import Any
 
 from models.adapter import LoRA
 from models.memory import Workload, host_gb, plan_memory
+from models.sharding import gathers_mixed_types
 from models.sizes import ReasonerSizes, sizes_of
 
 SMALLER = "Qwen/Qwen2.5-Omni-3B"
@@ -41,10 +42,19 @@ class Advice:
     Attributes:
         flags: Flags with their values; empty when nothing helps.
         host_gb: Memory of the host that each device then takes, in 1e9 bytes.
+        newer: What costs less, or is all that helps, with a release of PyTorch that gathers mixed types; None where
+            the installed one does.
     """
 
     flags: tuple[str, ...] = ()
     host_gb: float = 0.0
+    newer: Advice | None = None
+
+    def __str__(self) -> str:
+        """As instructions."""
+        what = f"Set {' '.join(self.flags)}" if self.flags else "Use more or larger devices"
+        price = f". Each device then takes {self.host_gb:.0f} GB of the host's memory" if self.host_gb else ""
+        return f"{what}{price}."
 
 
 def advise(sizes: ReasonerSizes, load: Workload, card_gb: float) -> Advice:
@@ -55,22 +65,36 @@ def advise(sizes: ReasonerSizes, load: Workload, card_gb: float) -> Advice:
         load: What does not fit.
         card_gb: Memory of a device, in 1e9 bytes.
     """
-    found = _cheapest(sizes, load, card_gb)
+    if gathers_mixed_types():
+        return _advise(sizes, load, card_gb, is_mixing=True)
+    found, newer = (_advise(sizes, load, card_gb, is_mixing=is_mixing) for is_mixing in (False, True))
+    return found if found == newer else replace(found, newer=newer)
+
+
+def _advise(sizes: ReasonerSizes, load: Workload, card_gb: float, *, is_mixing: bool) -> Advice:
+    found = _cheapest(sizes, load, card_gb, is_mixing=is_mixing)
     if found is not None:
         return found
     small = sizes_of(SMALLER, LoRA(r=sizes.rank) if sizes.rank else None)
-    found = None if sizes.base <= small.base else _cheapest(small, load, card_gb)
+    found = None if sizes.base <= small.base else _cheapest(small, load, card_gb, is_mixing=is_mixing)
     return Advice() if found is None else replace(found, flags=(f"--model.reasoner.path {SMALLER}", *found.flags))
 
 
-def _cheapest(sizes: ReasonerSizes, load: Workload, card_gb: float) -> Advice | None:
+def _cheapest(sizes: ReasonerSizes, load: Workload, card_gb: float, *, is_mixing: bool) -> Advice | None:
+    """Among all combinations; without `is_mixing`, none that begins to gather two types together."""
     combinations = product(*((_Way(), *ways) for ways in _knobs(load)))
     for chosen in sorted(combinations, key=lambda ways: sum(way.cost for way in ways)):
         changed = replace(load, **{name: value for way in chosen for name, value in way.change.items()})
-        if plan_memory(sizes, changed).peak <= card_gb:
+        is_possible = is_mixing or _is_mixed(load) or not _is_mixed(changed)
+        if is_possible and plan_memory(sizes, changed).peak <= card_gb:
             flags = tuple(f"--{name} {value}" for way in chosen for name, value in way.flags.items())
             return Advice(flags, host_gb(sizes, changed))
     return None
+
+
+def _is_mixed(load: Workload) -> bool:
+    """A base in half precision is spread, and with it the adapter, which never is in half precision."""
+    return load.is_sharded and load.base_bytes == 2
 
 
 def _knobs(load: Workload) -> list[list[_Way]]:

@@ -29,6 +29,7 @@ from models.memory import (
     plan_memory,
     prompt_tokens,
 )
+from models.sharding import FIRST_OF_MIXED_TYPES
 from models.sizes import ReasonerSizes, sizes_of
 from models.system2_memory import Asking, Segmenter
 
@@ -72,10 +73,10 @@ class Verdict:
         if self.fits:
             return ""
         peak = f"{self.plan.peak:.1f} GB for the {PHASES[self.plan.totals.index(self.plan.peak)]}"
-        flags, host = self.advice.flags, self.advice.host_gb
-        what = f"Set {' '.join(flags)}" if flags else "Use more or larger devices"
-        price = f". Each device then takes {host:.0f} GB of the host's memory" if host else ""
-        return f"the run needs {peak} on each device, which has {self.card_gb:.1f} GB. {what}{price}."
+        problem = f"the run needs {peak} on each device, which has {self.card_gb:.1f} GB. {self.advice}"
+        release = ".".join(map(str, FIRST_OF_MIXED_TYPES))
+        newer = self.advice.newer
+        return problem if newer is None else f"{problem} With PyTorch {release} or later: {newer}"
 
 
 def judge(sizes: ReasonerSizes, load: Workload, card_gb: float) -> Verdict:

@@ -194,11 +194,15 @@ class ShardedModel:
         return None if running else bool(flag)
 
 
+def gathers_mixed_types() -> bool:
+    """Whether the installed PyTorch gathers a bfloat16 base and a float32 adapter together."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= FIRST_OF_MIXED_TYPES
+
+
 def _check_types(thinker: nn.Module) -> None:
     """Refuse a base and an adapter of different types where FSDP2 wants one type per group."""
     kinds = sorted({str(parameter.dtype) for parameter in thinker.parameters()})
-    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if len(kinds) > 1 and release < FIRST_OF_MIXED_TYPES:
+    if len(kinds) > 1 and not gathers_mixed_types():
         raise ConfigError(
             f"trainer.strategy is fsdp with weights of {' and '.join(kinds)}, which PyTorch gathers together since "
             f"{'.'.join(map(str, FIRST_OF_MIXED_TYPES))}; this is {torch.__version__}. Install that, or set "

@@ -106,6 +106,28 @@ def test_devices_that_cannot_be_divided_are_refused_as_in_the_run() -> None:
         workload(module(), RefAVSDataModule(), devices=1, strategy=ShardedStrategy(8), precision="bf16-mixed")
 
 
+@pytest.mark.parametrize("changes", [{}, {"base_bytes": 4, "compute_bytes": 4}], ids=["bfloat16", "float32"])
+def test_a_pytorch_that_cannot_gather_mixed_types_is_not_told_to(
+    changes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A float32 base may still be spread, but not in bfloat16; the release that can is named with what it allows."""
+    load = replace(LOAD, devices=8, **changes)
+    able = judge(SEVEN, load, 20.0).advice
+    assert "--trainer.strategy fsdp" in able.flags
+    monkeypatch.setattr(torch, "__version__", "2.14.1+cu130")
+    verdict = judge(SEVEN, load, 20.0)
+    assert verdict.advice.flags
+    assert ("--trainer.strategy fsdp" in verdict.advice.flags) == bool(changes)
+    assert "--model.reasoner.dtype bfloat16" not in verdict.advice.flags
+    assert verdict.message.endswith(f"With PyTorch 2.15 or later: {able}")
+
+
+def test_a_base_that_is_spread_already_is_planned_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.14.1")
+    spread = replace(LOAD, devices=8, is_sharded=True, shards=8)
+    assert judge(SEVEN, spread, 20.0).advice.flags == ("--sharding.gather layer",)
+
+
 def test_merging_layers_that_come_and_go_is_refused_before_weights_are_read() -> None:
     made, layered = module(), ShardedStrategy(gather="layer")
     made.grpo = replace(made.grpo, merge_adapter=True)

@@ -11,6 +11,8 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from torch import nn
+
 from datamodules.records import Rollout
 
 IDLE = "idle"
@@ -33,6 +35,7 @@ class PhaseClock:
         self.passes = 0
         self.listeners: list[Callable[[str], None]] = []
         self._seconds: dict[str, float] = {}
+        self._counted: nn.Module | None = None
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -55,8 +58,16 @@ class PhaseClock:
             self.look_at(*(rollout.clip.id for rollout in group[:1]))
             yield group
 
-    def count_pass(self, *_: object) -> None:
-        """One more pass; a forward hook, whatever it is given."""
+    def count_passes_of(self, embedding: nn.Module) -> None:
+        """Count whenever tokens are embedded, which every pass begins with; a second call for the same changes nothing.
+
+        Replays of a CUDA graph call no module, so that graphs begin behind the embedding.
+        """
+        if embedding is not self._counted:
+            self._counted = embedding
+            embedding.register_forward_pre_hook(self._count_pass)
+
+    def _count_pass(self, *_: object) -> None:
         self.passes += 1
 
     def lap(self) -> dict[str, float]:

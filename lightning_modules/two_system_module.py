@@ -128,10 +128,10 @@ class TwoSystemModule(L.LightningModule):
         """
         if self.reasoner.model is None:
             self.reasoner.load(getattr(self.trainer.strategy, "sharding", None))
-            self.reasoner.embed_tokens.register_forward_pre_hook(self.clock.count_pass)
             if self.pipeline is not None:
                 self.pipeline.grounder.load(self.reasoner)
                 self.pipeline.propagator.load()
+        self.clock.count_passes_of(self.reasoner.embed_tokens)
         data = getattr(self.trainer, "datamodule", None)
         has_masks = "masks" in self.suite.needs or not self._is_training
         let_loaders_prepare(data, self.reasoner.builder, has_masks=has_masks)

@@ -119,7 +119,7 @@ def test_a_place_is_a_part_of_the_step_and_its_clip():
     with module.clock.phase("System 2"):
         module.clock.look_at("a", "b")
         assert place(trainer, module) == Position(3, "System 2", "a, b")
-        module.clock.count_pass()
+        module.clock.passes += 1
         assert place(trainer, module) == Position(3, "System 2", "a, b", passes=1)
         stage.value = "validate"
         assert place(trainer, module) == Position(3, "System 2", "a, b (validate)", passes=1)

@@ -140,7 +140,9 @@ class ShardedModel:
             self._anybody(True)
         group.unshard()
         if group in self._following:
-            # Travels while this layer computes. The order stays that of the layers, as on a process that walks along.
+            # What devices exchange travels while this layer computes. What comes from the host's memory does not: it
+            # is copied before this layer runs or, on a single device, when the next one is entered. The order stays
+            # that of the layers, as on a process that walks along.
             self._following[group].unshard(async_op=True)
         self._entered = layer
 

@@ -66,11 +66,18 @@ def chosen_strategy(name: Any, settings: ShardingSettings) -> Any:  # noqa: ANN4
     changed_keys = [key for key, value in asdict(settings).items() if value != default[key]]
     if changed_keys:
         shown = name if isinstance(name, str) else type(name).__name__
+        found = " and ".join(f"sharding.{key} is {_typed(asdict(settings)[key])}" for key in changed_keys)
+        # Not "leave it out": a preset, or the configuration of a run that is resumed, may have set it.
+        back = " ".join(f"--sharding.{key} {_typed(default[key])}" for key in changed_keys)
         raise ConfigError(
-            f"sharding.{changed_keys[0]} is set, but trainer.strategy is {shown}, which does not read it. Set "
-            f"--trainer.strategy fsdp, or leave --sharding.{changed_keys[0]} out."
+            f"{found}, but trainer.strategy is {shown}, which does not shard. Set --trainer.strategy fsdp, or {back}."
         )
     return name
+
+
+def _typed(value: object) -> str:
+    """A value as it is typed on a command line."""
+    return str(value).lower()
 
 
 def environment_plugins() -> list[SLURMEnvironment]:

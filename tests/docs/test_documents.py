@@ -67,7 +67,8 @@ def stopped_run(folder: Path) -> Path:
     """What a run of the configuration by the folder's name leaves behind when it is stopped, as far as parsing goes."""
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "last.ckpt").touch()
-    shutil.copy(ROOT / "configs" / f"{folder.parent.name}.yaml", folder / "config.yaml")
+    (config,) = (path for path in CONFIGS if path.stem == folder.parent.name)
+    shutil.copy(config, folder / "config.yaml")
     return folder
 
 

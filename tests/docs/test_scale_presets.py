@@ -134,7 +134,7 @@ def test_the_planner_is_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert main([*run, "--card_gb", "25"]) == 1
     assert re.search(r"which has 25\.0 GB\. Set --\S+ \S+", capsys.readouterr().out.replace("\n", " "))
     assert main([*run, "--card_gb", "25", "--sharding.offload", "true"]) == 2
-    assert "sharding.offload is set, but trainer.strategy is auto" in capsys.readouterr().err
+    assert "sharding.offload is true, but trainer.strategy is auto" in capsys.readouterr().err
 
 
 def test_the_planner_says_for_how_many_devices_it_plans(

@@ -1,7 +1,9 @@
 import os
+import re
 
 import lightning as L
 import pytest
+from jsonargparse import ArgumentParser
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_only
@@ -27,8 +29,26 @@ def test_every_name_of_sharding_is_our_strategy_with_its_settings(name):
 @pytest.mark.parametrize("name", ["ddp", "auto", DDPStrategy()], ids=["ddp", "auto", "object"])
 def test_other_strategies_pass_and_refuse_what_they_do_not_read(name):
     assert chosen_strategy(name, ShardingSettings()) is name
-    with pytest.raises(ConfigError, match=r"sharding\.offload is set, but trainer\.strategy is .*DDP|ddp|auto"):
+    shown = name if isinstance(name, str) else "DDPStrategy"
+    with pytest.raises(ConfigError) as refused:
         chosen_strategy(name, ShardingSettings(offload=True))
+    assert str(refused.value) == (
+        f"sharding.offload is true, but trainer.strategy is {shown}, which does not shard. Set --trainer.strategy fsdp,"
+        " or --sharding.offload false."
+    )
+
+
+def test_flags_for_another_strategy_undo_all_that_a_preset_or_a_resumed_run_has_set():
+    """They cannot be left out, because they are in a file."""
+    with pytest.raises(ConfigError) as refused:
+        chosen_strategy("ddp", ShardingSettings(shard_size=8, gather="layer", consolidate=True))
+    flags = re.findall(r"--sharding\.(\w+) (\w+)", str(refused.value))
+    assert flags == [("shard_size", "all"), ("gather", "model"), ("consolidate", "false")]
+    parser = ArgumentParser()
+    parser.add_argument("--sharding", type=ShardingSettings)
+    saved = ["--sharding.shard_size=8", "--sharding.gather=layer", "--sharding.consolidate=true"]
+    given = parser.parse_args([*saved, *(f"--sharding.{key}={value}" for key, value in flags)])
+    assert chosen_strategy("ddp", ShardingSettings(**given.sharding.as_dict())) == "ddp"
 
 
 def test_the_strategy_is_registered_for_programs():

@@ -49,8 +49,8 @@ class RunCheckpoint(ModelCheckpoint):
             every_n_epochs: Epochs between two checkpoints; only without `every_n_train_steps`.
             monitor: Logged key that decides which checkpoints are kept; null keeps the newest.
             mode: "max" when a higher monitored value is better, else "min".
-            save_top_k: How many are kept, besides `last.ckpt`, which leads to the newest; -1 keeps all, and more than
-                1 needs `monitor`.
+            save_top_k: How many are kept, besides `last.ckpt` and the newest, to which it leads; -1 keeps all, and more
+                than 1 needs `monitor`.
             save_weights_only: Leave out what only resuming needs.
         """
         super().__init__(
@@ -66,6 +66,7 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self._waits_for_validation = False
         self._outdated: list[str] = []
+        self._unranked = ""  # saved for `last.ckpt` to lead to, and not for its monitored value
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """As Lightning's.
@@ -117,13 +118,20 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_as_last(trainer)
         super().on_train_end(trainer, pl_module)
 
+    def state_dict(self) -> dict[str, Any]:
+        """As Lightning's, and which checkpoint goes when `last.ckpt` leads elsewhere."""
+        return {**super().state_dict(), "unranked": self._unranked}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As Lightning's; a run that goes on in its own folder also goes on with its own `last.ckpt`.
 
         In the first checkpoint of a run that has no name yet, and Lightning would take another one.
         """
         super().load_state_dict(state_dict)
-        if self.dirpath is not None and self.dirpath == state_dict.get("dirpath") and not self.last_model_path:
+        if self.dirpath is None or self.dirpath != state_dict.get("dirpath"):
+            return
+        self._unranked = state_dict.get("unranked", "")
+        if not self.last_model_path:
             self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
 
     def _save_before_stop(self, trainer: L.Trainer) -> None:
@@ -133,14 +141,23 @@ class RunCheckpoint(ModelCheckpoint):
     def _save_as_last(self, trainer: L.Trainer) -> None:
         """Save what there is now, whatever the monitored value says, and let `last.ckpt` lead to it."""
         candidates = self._monitor_candidates(trainer)
-        if self.monitor is None and self.save_top_k != 0:
+        if self.save_top_k != 0 and self.monitor is None:
             self._save_none_monitor_checkpoint(trainer, candidates)
-        else:
-            self._save_checkpoint(trainer, self.format_checkpoint_name(candidates))
+        elif self.save_top_k != 0:
+            path = self._get_metric_interpolated_filepath_name(candidates, trainer, self._unranked)
+            self._replace_unranked(trainer, path)
+            self._save_checkpoint(trainer, path)
         self._save_last_checkpoint(trainer, candidates)
+
+    def _replace_unranked(self, trainer: L.Trainer, path: str) -> None:
+        before, self._unranked = self._unranked, path
+        if before and self._should_remove_checkpoint(trainer, before, path):
+            self._remove_checkpoint(trainer, before)
 
     def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         super()._save_last_checkpoint(trainer, monitor_candidates)
+        if self._unranked != self._last_checkpoint_saved:
+            self._replace_unranked(trainer, "")
         outdated, self._outdated = self._outdated, []
         for path in outdated:
             super()._remove_checkpoint(trainer, path)

@@ -119,6 +119,34 @@ def test_what_is_stopped_is_saved_though_it_is_not_the_best(tmp_path) -> None:
     assert saved_step(tmp_path) == 6
 
 
+@pytest.mark.parametrize("monitor", ["score", "never logged"])
+def test_stops_and_ends_leave_one_checkpoint_beside_the_best(tmp_path, monitor: str) -> None:
+    """The score falls with every step, so the first checkpoint stays the best one; none is the best where none counts.
+
+    A run that is stopped and queued again and again must not fill the disk.
+    """
+    best = {"step=4.ckpt"} if monitor == "score" else set()
+    for stop, step in ((5, 6), (8, 9), (-1, 10)):
+        with pytest.raises(SIGTERMException) if stop > 0 else contextlib.nullcontext():
+            fit(Net(interrupt_at=stop), tmp_path, resume=step > 6, monitor=monitor)
+        assert saved_step(tmp_path) == step
+        assert {path.name for path in tmp_path.iterdir()} == best | {"last.ckpt", f"step={step}.ckpt"}
+
+
+def test_a_stop_leaves_the_best_alone_where_names_do_not_tell_steps_apart(tmp_path) -> None:
+    with pytest.raises(SIGTERMException):
+        fit(Net(interrupt_at=5), tmp_path, monitor="score", filename="best")
+    assert saved_step(tmp_path) == 6
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_a_stop_keeps_nothing_but_the_last_where_none_is_to_be_kept(tmp_path) -> None:
+    with pytest.raises(SIGTERMException):
+        fit(Net(interrupt_at=5), tmp_path, save_top_k=0)
+    assert saved_step(tmp_path) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
 def test_a_stop_before_the_first_step_is_taken_at_once(tmp_path) -> None:
     class Asked(L.Callback):
         def on_validation_batch_start(self, *_: object) -> None:

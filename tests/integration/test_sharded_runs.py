@@ -16,8 +16,8 @@ from ranks import run_ranks  # noqa: E402
 from lightning_modules.sharded_strategy import ShardedStrategy  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-OF_A_PROCESS = ("num_tokens", "clip_ratio/low_min", "clip_ratio/high_max")
-"""Logged values that depend on how many processes there are; the last two are extremes over all of them."""
+OF_A_PROCESS = ("clip_ratio/low_min", "clip_ratio/high_max")
+"""Logged values that depend on how many processes there are: extremes over the updates of each of them."""
 RESUMED = ("ddp", "sharded", "replicated")
 """Once per form of checkpoint: plain, a folder, gathered into a file."""
 HALF = ("ddp", "sharded")

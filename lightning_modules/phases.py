@@ -15,6 +15,8 @@ from torch import nn
 
 from datamodules.records import Rollout
 
+STEP_PHASES = ("rollout", "System 2", "rewards", "exchange", "update")
+"""Parts of a training step, in their order."""
 IDLE = "idle"
 """Name of the time between steps."""
 

@@ -21,9 +21,9 @@ from typing import Any
 import torch.distributed as dist
 
 from datamodules.errors import RunError
+from lightning_modules.phases import STEP_PHASES
 
 _FAILURE = "failure"
-_ORDER = ("rollout", "System 2", "rewards", "exchange", "update")
 
 
 class RankError(RunError):
@@ -61,7 +61,7 @@ class Position:
     @property
     def order(self) -> tuple[int, int]:
         """Grows on the way through a run; equal where two places cannot be compared."""
-        return self.step, _ORDER.index(self.phase) if self.phase in _ORDER else len(_ORDER)
+        return self.step, STEP_PHASES.index(self.phase) if self.phase in STEP_PHASES else len(STEP_PHASES)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from rank_runs import STRATEGIES, run  # noqa: E402
 from ranks import MODULES, enter, free_port, run_ranks  # noqa: E402
 
 from callbacks.rank_watch import RankWatch  # noqa: E402
+from lightning_modules.phases import STEP_PHASES  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-PHASES = ("rollout", "System 2", "rewards", "update")
 
 
 class Trap(L.Callback):
@@ -131,7 +131,11 @@ def survivor(weights: Path, folder: Path, strategy: str, trap: Trap) -> tuple[in
 
 @pytest.mark.parametrize(
     ("where", "strategy"),
-    [*zip(PHASES, ("ddp", "layer", "sharded", "sharded"), strict=True), ("validation", "ddp"), ("saving", "sharded")],
+    [
+        *zip(STEP_PHASES, ("ddp", "layer", "sharded", "ddp", "sharded"), strict=True),
+        ("validation", "ddp"),
+        ("saving", "sharded"),
+    ],
 )
 def test_when_a_process_is_killed_the_other_says_so_and_ends(
     where: str, strategy: str, weights: Path, tmp_path: Path, undisturbed: dict[str, Any]

@@ -5,8 +5,9 @@
 
 Needs a GPU and no download. The model, its adapter, the shared engine, the loss, AdamW and System 2 (the base model
 asked for boxes, SAM2.1 large) are those of a run; prompts are noise of the length that RefAVS has, clips and keyframes
-are noise too, and the boxes that masks begin with are made up. The second of two steps is measured, when the optimizer
-has its states. Written: `benchmarks/results/step_memory.json`, in GB (1e9 bytes) per part of the step:
+are noise too, and the boxes that masks begin with are made up. Activations are computed again in the backward pass, and
+once more kept, in passes of the length that `configs/scale/7b_80gb.yaml` has. The second of two steps is measured, when
+the optimizer has its states. Written: `benchmarks/results/step_memory.json`, in GB (1e9 bytes) per part of the step:
 what was allocated at most, what `models.memory` plans for it without context and fragments, and the ratio. Exit code 1
 when a plan is off by more than `MOST_OFF`.
 """
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,12 @@ RESULTS = Path(__file__).parent / "results" / "step_memory.json"
 SAM2 = "configs/sam2.1/sam2.1_hiera_l.yaml"
 IMAGE = (720, 1280)
 """Height and width of a frame of a clip."""
+_LOAD = Workload(prompt_tokens=1490, segmenter=Segmenter("large"), asking=Asking(920))
+WORKLOADS = {
+    "computed again": _LOAD,
+    "kept": replace(_LOAD, checkpointing=False, micro_batch_tokens=6144),
+}
+"""By what becomes of the activations."""
 _TOKENS = {
     "image_token_id": "<|IMAGE|>",
     "video_token_id": "<|VIDEO|>",
@@ -129,7 +137,9 @@ def random_system_2(reasoner: Reasoner, load: Workload, predictor: ClipPredictor
     return System2(grounder, propagator.to(reasoner.device), load.asking, load.segmenter)
 
 
-def random_reasoner(config: Qwen2_5OmniThinkerConfig, lora: LoRA, device: torch.device) -> Reasoner:
+def random_reasoner(
+    config: Qwen2_5OmniThinkerConfig, lora: LoRA, device: torch.device, *, checkpointing: bool = True
+) -> Reasoner:
     """A thinker of a configuration with random bfloat16 weights."""
     tokenizer = build_tokenizer(["find the red circle"], vocabulary=300)
     for name, token in _TOKENS.items():
@@ -137,7 +147,7 @@ def random_reasoner(config: Qwen2_5OmniThinkerConfig, lora: LoRA, device: torch.
     thinker: Any = on_meta(config, dtype=torch.bfloat16).to_empty(device=device)
     for module in thinker.modules():
         thinker._init_weights(module)
-    reasoner = Reasoner(template="short", lora=lora, dtype="bfloat16", gradient_checkpointing=True)
+    reasoner = Reasoner(template="short", lora=lora, dtype="bfloat16", gradient_checkpointing=checkpointing)
     reasoner.attach(thinker, build_processor(tokenizer, TinySizes(close_up_side=840)))
     return reasoner.to(device)
 
@@ -220,7 +230,7 @@ def compare(
     """Measured and planned memory of all parts of a step; on a device that is no GPU nothing is measured."""
     torch.manual_seed(0)
     lora = LoRA(r=64, alpha=128)
-    reasoner = random_reasoner(config, lora, device)
+    reasoner = random_reasoner(config, lora, device, checkpointing=load.checkpointing)
     system_2 = random_system_2(reasoner, load, predictor)
     # Our small vocabulary spells questions out.
     spelled = len(reasoner.builder.turn_ids(BOX_QUESTION.render("the disc"), media="image"))
@@ -242,7 +252,7 @@ def off(report: dict[str, Any]) -> list[str]:
     """Plans that are too far from what was measured, one line each.
 
     Args:
-        report: Tables from `compare` by model; other entries are passed over.
+        report: Tables from `compare` by model and workload; other entries are passed over.
     """
     tables = {name: table for name, table in report.items() if isinstance(table, dict)}
     return [
@@ -261,11 +271,11 @@ def main() -> int:
     if not torch.cuda.is_available():
         sys.stderr.write("error: there is no GPU here, and memory is what is measured\n")
         return 2
-    device, load = torch.device("cuda"), Workload(prompt_tokens=1490, segmenter=Segmenter("large"), asking=Asking(920))
+    device = torch.device("cuda")
     report: dict[str, Any] = {"device": torch.cuda.get_device_name(device), "torch": torch.__version__}
-    for name in models:
-        predictor = build_predictor(Path(str(files("sam2") / SAM2)))
-        report[name] = compare(released_config(name), load, device, predictor)
+    for model, (kind, load) in product(models, WORKLOADS.items()):
+        predictor, name = build_predictor(Path(str(files("sam2") / SAM2))), f"{model}, activations {kind}"
+        report[name] = compare(released_config(model), load, device, predictor)
         torch.cuda.empty_cache()
         print(name, json.dumps(report[name], indent=2))
     RESULTS.parent.mkdir(exist_ok=True)

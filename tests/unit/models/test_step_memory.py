@@ -1,5 +1,7 @@
 """The benchmark of a step's memory runs, here at a tiny size and without a GPU, where it has nothing to measure."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_models import random_reasoner
@@ -39,6 +41,16 @@ def test_a_step_runs_and_is_planned(asked) -> None:
     assert asked == [((3, 56, 56, 3), [1, 1, 1]), ((1, 56, 56, 3), [3])] * 2
     assert list(table) == ["rollout", "boxes", "masks", "update"]
     assert all(0 < row["planned"] < 5 and "measured" not in row for row in table.values())
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_activations_are_kept_where_the_workload_says_so(is_kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, build = [], step_memory.random_reasoner
+    monkeypatch.setattr(step_memory, "random_reasoner", lambda *a, **more: made.append(build(*a, **more)) or made[-1])
+    load = replace(LOAD, checkpointing=not is_kept)
+    step_memory.compare(random_reasoner().thinker.config, load, CPU, build_tiny_propagator())
+    assert made[0].gradient_checkpointing != is_kept
+    assert {load.checkpointing for load in step_memory.WORKLOADS.values()} == {False, True}
 
 
 def test_a_plan_that_is_off_is_named() -> None:

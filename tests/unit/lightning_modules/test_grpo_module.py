@@ -260,20 +260,6 @@ def test_phases_are_announced_in_order(make_reasoner, clips):
     assert module.phase == "idle"
 
 
-def test_passes_are_counted_as_they_are_made(make_reasoner, clips):
-    """By them others see that a long part goes on: one for every token of a rollout, and those of updates."""
-    module, passes = module_of(make_reasoner()), {}
-    module.clock.listeners.append(lambda name: passes.setdefault(name, module.clock.passes))
-    fit(module, clips, 1)
-    module.configure_model()  # as a second command would
-    longest = max(len(rollout.completion_ids) for group in module.last_groups for rollout in group.rollouts)
-    assert passes["System 2"] - passes["rollout"] >= longest
-    assert module.clock.passes > passes["update"]
-    before = module.clock.passes
-    module.reasoner.embed_tokens(torch.tensor([1]))
-    assert module.clock.passes == before + 1
-
-
 def test_nothing_to_learn_from_is_refused_before_weights_are_read(make_reasoner, clips):
     with pytest.raises(ConfigError, match=r"rewards: expected at least one reward .* --rewards\.format FormatReward"):
         fit(module_of(make_reasoner(), rewards={"low": LowTokens(weight=0.0)}), clips, 1)

@@ -124,16 +124,20 @@ def kl_reference(module: L.LightningModule) -> str:
 
 def warn_about_tiny_weights(trainer: L.Trainer, module: L.LightningModule) -> None:
     """Say once that the embedded weights know the generated benchmark only, when they meet other data."""
-    root = getattr(getattr(trainer, "datamodule", None), "root", _GENERATED)
+    data = getattr(trainer, "datamodule", None)
+    # A mixture's sources may have folders of their own.
+    roots = [getattr(part, "root", _GENERATED) for part in (getattr(data, "parts", None) or {"": data}).values()]
+    real = [str(root) for root in roots if root != _GENERATED]
     parts = {
         name: getattr(getattr(module, name, None), "path", None) for name in ("reasoner", "grounder", "propagator")
     }
     tiny = [
         f"--model.{name}.path {path}" for name, path in parts.items() if path and _TINY.parts == Path(path).parts[:2]
     ]
-    if tiny and root != _GENERATED:
+    if tiny and real:
         notice(
             trainer,
-            f"The data are {root}, but the weights are the embedded tiny ones, which know the generated benchmark "
-            f"only ({', '.join(tiny)}). Everything runs, but scores mean nothing; configs/scale has the released ones.",
+            f"The data are {', '.join(real)}, but the weights are the embedded tiny ones, which know the generated "
+            f"benchmark only ({', '.join(tiny)}). Everything runs, but scores mean nothing; configs/scale has the "
+            "released ones.",
         )

@@ -13,7 +13,10 @@ from lightning_modules.planning import judge, memory_table, workload
 
 
 class MemoryCheck(Callback):
-    """Prints the memory plan of a GRPO run on GPUs, and stops one that needs more than there is."""
+    """Prints the memory plan of a GRPO run on GPUs, and stops one that needs more than there is.
+
+    Supervised training, which holds less, and commands that do not train are not planned.
+    """
 
     def __init__(self, *, enabled: bool = True, card_gb: float | None = None) -> None:
         """Keep the settings.

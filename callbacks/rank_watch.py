@@ -99,6 +99,9 @@ class RankWatch(Callback):
             RankError: This process ends because of another one, which is named.
         """
         board = self._board
+        if board is not None and isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
+            # All processes have agreed to stop, and saved; who ends first is not missed by the others.
+            self.teardown(trainer, pl_module, "fit")
         if board is None or isinstance(exception, _ORDERLY):
             return
         self._noticed.set()
@@ -155,8 +158,9 @@ class RankWatch(Callback):
                 return f"rank {rank} is gone ({how}); it was last seen in {sign.position}"
         positions = {rank: sign.position for rank, sign in signs.items()}
         if positions != self._moved[0]:
-            before = self._moved[0]
-            self._has_begun |= any(before.get(rank, position) != position for rank, position in positions.items())
+            before, blank = self._moved[0], Position()
+            # Every process begins at a blank place, and has left it before it reads weights.
+            self._has_begun |= any(before.get(rank, blank) not in (blank, now_at) for rank, now_at in positions.items())
             self._moved, self._reported_s = (positions, now), 0.0
         still_s = now - self._moved[1]
         if self._has_begun and still_s > self.stop_after_s:
@@ -198,8 +202,9 @@ def place(trainer: L.Trainer, module: Any) -> Position:  # noqa: ANN401 (any mod
     stage = trainer.state.stage
     running = "" if stage is None else str(stage.value)
     step = getattr(module, "rollout_step", trainer.global_step)
-    if phase == "idle":
+    if clock is None:
         return Position(step, running)
+    if phase == "idle":
+        return Position(step, running, passes=clock.passes)
     # Held-out clips go through the same phases; each of them is a movement.
-    sample = clock.sample if clock is not None else ""
-    return Position(step, phase, sample if running == "train" else f"{sample} ({running})")
+    return Position(step, phase, clock.sample if running == "train" else f"{clock.sample} ({running})", clock.passes)

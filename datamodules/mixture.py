@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import AVSHAPES, ClipDataModule
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, DataLayoutError
 from datamodules.loaders import LoadingDataModule
 from datamodules.mixture_order import MixedClips, MixtureOrder, Share
 from datamodules.modules import MeViSDataModule, RefAVSDataModule, ReVOSDataModule
@@ -220,10 +220,17 @@ class MixtureDataModule(LoadingDataModule):
         if self.asks_about_video(stage):
             _ = self.video_clip()  # a wrong path is found here, before any weights are read
             return
-        parts = self._evaluated() if stage in ("test", "predict") else list(self.parts.values())
-        for part in parts:
+        needed = self._evaluated() if stage in ("test", "predict") else list(self.parts.values())
+        for name, part in self.parts.items():
+            if part not in needed:
+                continue
             part.trainer = self.trainer
-            part.setup(stage)
+            try:
+                part.setup(stage)
+            except DataLayoutError as error:
+                # The folder of one benchmark has a flag of its own.
+                own = str(error).replace("--data.root", f"--data.sources.{name}.root")
+                raise DataLayoutError(own) from error
 
     def prefetch_with(self, prefetch: Callable[[Clip], object]) -> None:
         """Complete clips of all sources where they are read; see `LoadingDataModule`."""

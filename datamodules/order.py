@@ -14,7 +14,6 @@ therefore fixed when the first batch is taken, not when the iterator is made.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from datamodules.errors import ConfigError
 from datamodules.lessons import Lesson
 from datamodules.records import Clip
 from datamodules.serving import FailuresServed, Place, Prompts, Served
+from datamodules.workers import set_up_worker
 
 _log = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ class ClipLoader:
             batch_sampler=self.order,
             num_workers=self.num_workers,
             collate_fn=list,
-            worker_init_fn=_be_modest,
+            worker_init_fn=set_up_worker,
             # A generator of its own: otherwise each epoch draws from, and so changes, the global random state.
             generator=torch.Generator(),
         )
@@ -282,10 +282,3 @@ class ResumableLoader(ClipLoader):
         self.sampler.load_state_dict(state)
         if "prompts" in state:
             self.clips.check_fingerprint(state["prompts"])
-
-
-def _be_modest(worker: int) -> None:
-    """One thread per worker: they read side by side, and threads of a forked process may wait for ever."""
-    del worker
-    torch.set_num_threads(1)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -30,6 +30,12 @@ from grpo.frozen_linear import Linear, frozen_linear
 from models.reasoner import Reasoner
 from models.sharding import ShardedModel
 
+NO_ROOM_TO_MERGE = (
+    "model.grpo.merge_adapter is true, which copies all layers, and sharding.gather is layer, which has no room for "
+    "them. Set --model.grpo.merge_adapter null, or --sharding.gather model."
+)
+"""Why a run whose layers come and go cannot sample from a merged copy of them."""
+
 Rows = Float[Tensor, "rows hidden"]
 
 
@@ -195,10 +201,7 @@ def rollout_weights(reasoner: Reasoner, *, merge: bool | None = None) -> Rollout
     model: Any = reasoner.language_model
     visited = reasoner.visited
     if visited is not None and merge:
-        raise ConfigError(
-            "model.grpo.merge_adapter is true, which copies all layers, and sharding.gather is layer, which has no "
-            "room for them. Set --model.grpo.merge_adapter null, or --sharding.gather model."
-        )
+        raise ConfigError(NO_ROOM_TO_MERGE)
     if merge and not _is_low_rank_only(reasoner):
         raise ConfigError(
             "model.grpo.merge_adapter is true, but the adapter has parts beside its low-rank product (DoRA, or a "

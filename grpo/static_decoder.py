@@ -51,6 +51,7 @@ class StaticDecoder(Decoder):
         self.lengths, self.starts, self.written, self.moving = torch.zeros(4, groups, dtype=torch.long, device=device)
         self.counted = [0] * groups  # `written` once more, to be read without waiting for the device
         self.tokens = torch.zeros(groups * rows_per_group, dtype=torch.long, device=device)
+        self.embedded = weights.embedding.weight.new_zeros(len(self.tokens), weights.embedding.embedding_dim)
         self.alive = torch.zeros(0, dtype=torch.long, device=device)
         self.free = list(range(groups))
         self.graphs: dict[int, Callable[[], Tensor] | None] = {}
@@ -83,6 +84,8 @@ class StaticDecoder(Decoder):
     def step(self, tokens: Int64[Tensor, "rows"]) -> Float[Tensor, "rows vocab"]:
         """See `Decoder`."""
         self.tokens[self.alive] = tokens
+        # Before the graph, whose replays call no module: whoever counts passes listens to this one.
+        self.embedded.copy_(self.weights.embedding(self.tokens))
         capacity, needed = FIRST_CAPACITY, max(self.counted) + 1
         while capacity < needed:
             capacity *= 2
@@ -131,7 +134,7 @@ class StaticDecoder(Decoder):
         with torch.autocast(kind, dtype, cache_enabled=False) if is_mixed else contextlib.nullcontext():
             positions = (self.starts + self.written).repeat_interleave(self.places[1])
             cos, sin = self.weights.cos_sin(positions.expand(3, 1, -1))
-            hidden = self.weights.embedding(self.tokens)
+            hidden = self.embedded
             for index, layer in enumerate(self.weights.layers):
                 q, k, v = split_heads(self.weights, layer.qkv(layer.before_attention(hidden)), cos, sin)
                 attended = self._attend(index, q, k, v, capacity)

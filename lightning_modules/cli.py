@@ -2,8 +2,7 @@
 
 LightningCLI does the work. What is added here: rewards as a top-level mapping that flags can extend, change and reduce;
 named callbacks, so that a later file changes single settings of one; errors in one line; run folders; a resume flag;
-checkpoints that survive a kill at any moment. Values of the command line always win: nothing is taken over from the
-hyperparameters of a checkpoint.
+checkpoints that survive a kill at any moment. The command line always wins over hyperparameters of a checkpoint.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from lightning_modules.cli_resume import (
 )
 from lightning_modules.cli_rewards import problem, reward_flags, without_reward_flags
 from lightning_modules.cli_seeds import fill_seeds
-from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins
+from lightning_modules.cli_strategy import ShardingSettings, chosen_strategy, environment_plugins, refuse_missing
 from lightning_modules.quiet import quiet
 from lightning_modules.two_system_module import TwoSystemModule
 from rewards.base import Reward
@@ -226,6 +225,7 @@ class OmniCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         """Leave out named callbacks that the trainer's switches turn off; Lightning calls having both a mistake."""
         config["strategy"] = chosen_strategy(config.get("strategy"), self._get(self.config_init, "sharding"))
+        refuse_missing(config.get("accelerator"), config.get("num_nodes", 1))
         if self.subcommand != "fit":
             config["enable_checkpointing"] = False
         switches = {"enable_checkpointing": Checkpoint, "enable_progress_bar": ProgressBar}

@@ -22,20 +22,29 @@ def export_checkpoint(run: Path, output: Path, *, checkpoint: Path | None = None
     Args:
         run: Run folder; its configuration says what the adapter is put on.
         output: Folder to write.
-        checkpoint: File or folder; None takes the newest of the run.
+        checkpoint: File or folder, or the name of one of the run's own; None takes its newest.
 
     Raises:
         ConfigError: There is no such run or checkpoint, or it trained no adapter.
     """
     reasoner = _reasoner_settings(run)
-    source = checkpoint or run / LAST_CHECKPOINT
+    source = run / LAST_CHECKPOINT if checkpoint is None else _named(run, checkpoint)
     if not source.exists():
-        raise ConfigError(f"expected a checkpoint, found nothing at {source}. Name one of the run with --checkpoint.")
+        there = ", ".join(sorted(path.name for path in source.parent.glob("*.ckpt"))) or "none"
+        raise ConfigError(
+            f"expected a checkpoint, found nothing at {source}, where there are: {there}. Name one of the run with "
+            "--checkpoint."
+        )
     state = AtomicCheckpointIO().load_checkpoint(source, weights_only=True)["state_dict"]
     config = peft_config(LoRA(**(reasoner.get("lora") or {})), reasoner.get("adapter"))
     config.base_model_name_or_path = reasoner["path"]
     weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     write_adapter(config, weights, output)
+
+
+def _named(run: Path, checkpoint: Path) -> Path:
+    """A checkpoint at its place, or else among the run's own."""
+    return checkpoint if checkpoint.exists() else run / LAST_CHECKPOINT.parent / checkpoint
 
 
 def _reasoner_settings(run: Path) -> dict[str, Any]:

@@ -151,10 +151,12 @@ class GRPOModule(TwoSystemModule):
             with self.clock.phase("System 2"):
                 groups = self.look_closer(groups, self.suite.needs)
         with self.clock.phase("rewards"):
-            outputs = self.suite.score(groups)
+            outputs = [output for group in self.clock.through(groups) for output in self.suite.score([group])]
         prompts = [request.encoded for request in requests]
         own = StepTable.of(groups, [o.totals for o in outputs], [p.embeddings.shape[1] for p in prompts])
-        table = StepTable.unpack(self._gather(own.pack()))
+        with self.clock.phase("exchange"):
+            table = StepTable.unpack(self._gather(own.pack()))
+            earned = self._reward_metrics(outputs)
         advantages = self._mine(group_advantages(table.totals, scale_rewards=self.grpo.scale_rewards), len(batch))
         self.last_groups = tuple(
             GroupRecord(tuple(group), output, tuple(row))
@@ -170,7 +172,7 @@ class GRPOModule(TwoSystemModule):
             self.self_check(self.engine, self.reasoner, asked, step, temperature=self.sampling.scale)
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()
-        metrics |= table.metrics() | self._reward_metrics(outputs) | self.clock.lap()
+        metrics |= table.metrics() | earned | self.clock.lap()
         metrics |= {"num_tokens": float(self.num_tokens), "rollout_step": float(step)}
         for name, value in metrics.items():
             if not math.isnan(value):  # such as the mean of a term that applied to no rollout

@@ -9,8 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from torch import nn
+
+from datamodules.records import Rollout
+
+STEP_PHASES = ("rollout", "System 2", "rewards", "exchange", "update")
+"""Parts of a training step, in their order."""
 IDLE = "idle"
 """Name of the time between steps."""
 
@@ -19,16 +25,19 @@ class PhaseClock:
     """Names the running part and adds up seconds.
 
     Attributes:
-        current: The running part: "rollout", "System 2", "rewards", "update", or "idle".
+        current: The running part: "rollout", "System 2", "rewards", "exchange", "update", or "idle".
         sample: Clips that the running part works on; empty between parts.
+        passes: Passes through the language model so far; those who wait see by it that a long part goes on.
         listeners: Called with the new name at every change, such as by a progress bar.
     """
 
     def __init__(self) -> None:
         self.current = IDLE
         self.sample = ""
+        self.passes = 0
         self.listeners: list[Callable[[str], None]] = []
         self._seconds: dict[str, float] = {}
+        self._counted: nn.Module | None = None
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -44,6 +53,24 @@ class PhaseClock:
     def look_at(self, *clip_ids: str) -> None:
         """Name the clips that are worked on, for those who wait."""
         self.sample = ", ".join(clip_ids)
+
+    def through(self, groups: Iterable[Sequence[Rollout]]) -> Iterator[Sequence[Rollout]]:
+        """Rollouts of one clip after another, each clip named while they are worked on."""
+        for group in groups:
+            self.look_at(*(rollout.clip.id for rollout in group[:1]))
+            yield group
+
+    def count_passes_of(self, embedding: nn.Module) -> None:
+        """Count whenever tokens are embedded, which every pass begins with; a second call for the same changes nothing.
+
+        Replays of a CUDA graph call no module, so that graphs begin behind the embedding.
+        """
+        if embedding is not self._counted:
+            self._counted = embedding
+            embedding.register_forward_pre_hook(self._count_pass)
+
+    def _count_pass(self, *_: object) -> None:
+        self.passes += 1
 
     def lap(self) -> dict[str, float]:
         """Seconds per part since the last call, by log key: "time/rollout_s", "time/system_2_s" and so on."""

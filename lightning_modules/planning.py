@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,23 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from datamodules.errors import ConfigError
+from datamodules.refavs import FRAME_COUNT
+from grpo.rollout_weights import NO_ROOM_TO_MERGE
+from lightning_modules.memory_advice import Advice, advise
 from lightning_modules.sharded_strategy import ShardedStrategy
 from models.box_grounder import ReasonerGrounder
 from models.loading import find_weights
-from models.memory import PHASES, MemoryPlan, Workload, plan_memory, prompt_tokens
+from models.memory import (
+    PHASES,
+    MemoryPlan,
+    Workload,
+    frames_with_room,
+    host_gb,
+    plan_memory,
+    prompt_tokens,
+)
+from models.sharding import FIRST_OF_MIXED_TYPES
 from models.sizes import ReasonerSizes, sizes_of
 from models.system2_memory import Asking, Segmenter
 
@@ -28,6 +41,7 @@ _DETECTOR_BYTES = 1_000_000_000
 
 _BEFORE_AN_IMAGE = 20
 """Tokens of the chat template in front of a keyframe, and its marks."""
+_NONE = Advice()
 
 
 @dataclass(frozen=True)
@@ -39,14 +53,14 @@ class Verdict:
         load: What was planned.
         plan: What is held when.
         card_gb: Memory of a device, in 1e9 bytes.
-        flags: Flags that would make the run fit, the least that was found; empty when it fits, or when none would.
+        advice: What would make the run fit at the least cost; empty when it fits, or when nothing would.
     """
 
     sizes: ReasonerSizes
     load: Workload
     plan: MemoryPlan
     card_gb: float
-    flags: tuple[str, ...]
+    advice: Advice = _NONE
 
     @property
     def fits(self) -> bool:
@@ -59,15 +73,16 @@ class Verdict:
         if self.fits:
             return ""
         peak = f"{self.plan.peak:.1f} GB for the {PHASES[self.plan.totals.index(self.plan.peak)]}"
-        advice = f"Set {' '.join(self.flags)}" if self.flags else "Use more or larger devices, or the 3B model"
-        return f"the run needs {peak} on each device, which has {self.card_gb:.1f} GB. {advice}."
+        problem = f"the run needs {peak} on each device, which has {self.card_gb:.1f} GB. {self.advice}"
+        release = ".".join(map(str, FIRST_OF_MIXED_TYPES))
+        newer = self.advice.newer
+        return problem if newer is None else f"{problem} With PyTorch {release} or later: {newer}"
 
 
 def judge(sizes: ReasonerSizes, load: Workload, card_gb: float) -> Verdict:
     """Plan a run, and look for flags if it does not fit."""
     plan = plan_memory(sizes, load)
-    flags = () if plan.peak <= card_gb else _cure(sizes, load, card_gb)
-    return Verdict(sizes, load, plan, card_gb, flags)
+    return Verdict(sizes, load, plan, card_gb, _NONE if plan.peak <= card_gb else advise(sizes, load, card_gb))
 
 
 def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: str) -> tuple[ReasonerSizes, Workload]:  # noqa: ANN401
@@ -81,7 +96,8 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
         precision: Of the trainer.
 
     Raises:
-        ConfigError: There are no such weights, or the devices cannot be divided as the strategy says.
+        ConfigError: There are no such weights, the devices cannot be divided as the strategy says, or layers that come
+            and go are to be merged.
     """
     reasoner, settings = module.reasoner, module.grpo
     path = find_weights(reasoner.path, flag="model.reasoner.path", required=[("config.json",)])
@@ -109,6 +125,7 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
         max_new_tokens=module.sampling.max_new_tokens,
         checkpointing=reasoner.gradient_checkpointing,
         segmenter=_segmenter(module.propagator, frames=max(_clip_frames(part) for part in parts)),
+        is_whole_held_out=any(getattr(part, "eval_clip_frames", None) is None for part in parts),
         detector_bytes=_detector_bytes(module.grounder),
         asking=_asking(
             module.grounder,
@@ -118,6 +135,8 @@ def workload(module: Any, data: Any, *, devices: int, strategy: Any, precision: 
             keyframes=settings.group_size * reasoner.max_keyframes,
         ),
     )
+    if load.gather == "layer" and load.is_merged:
+        raise ConfigError(NO_ROOM_TO_MERGE)
     return sizes, load
 
 
@@ -125,10 +144,11 @@ def memory_table(verdict: Verdict) -> Table:
     """The plan for people: parts by phases, in GB."""
     sizes = verdict.sizes
     title = (
-        f"planned memory per device, GB: {sizes.base / 1e9:.2f} billion frozen weights, {sizes.adapter / 1e6:.1f} "
-        f"million trained, prompts of {verdict.load.prompt_tokens} tokens{_kept(verdict.load.segmenter)}"
+        f"planned memory per device, GB, on {_spread(verdict.load)}: {sizes.base / 1e9:.2f} billion frozen weights, "
+        f"{sizes.adapter / 1e6:.1f} million trained, {verdict.load.prompts} x {verdict.load.prompt_tokens} tokens of "
+        f"prompts{_kept(verdict.load.segmenter)}"
     )
-    table = Table("part", *PHASES, title=title)
+    table = Table("part", *PHASES, title=title, caption=_beside(verdict))
     for name, row in verdict.plan.rows.items():
         table.add_row(name, *(f"{value:.2f}" for value in row))
     table.add_section()
@@ -136,76 +156,45 @@ def memory_table(verdict: Verdict) -> Table:
     return table
 
 
+def _beside(verdict: Verdict) -> str | None:
+    """What the table does not count."""
+    sizes, load = verdict.sizes, verdict.load
+    host, lines = host_gb(sizes, load), list[str]()
+    if host:
+        lines.append(f"and {host:.1f} GB of the host's memory per device")
+    if verdict.fits and load.segmenter is not None and load.is_whole_held_out:
+        room = frames_with_room(sizes, load, verdict.card_gb)
+        lines.append(
+            f"held-out clips are looked at whole: there is room for {room} frames (--data.eval_clip_frames bounds them)"
+        )
+    return "; ".join(lines) or None
+
+
+def _spread(load: Workload) -> str:
+    """Devices, and what of the base each of them has."""
+    if load.devices == 1 and not load.is_sharded:
+        return "1 device"
+    share = f"the base spread over {load.shards} (fsdp)" if load.is_sharded else "the whole base on each (ddp)"
+    return f"{load.devices} device{'s' * (load.devices > 1)} with {share}"
+
+
 def _kept(segmenter: Segmenter | None) -> str:
     """Without `data.clip_frames` clips have as many frames as their files, which no setting says."""
     return "" if segmenter is None else f", System 2 with {segmenter.kept_frames} frames"
 
 
-def _changes(load: Workload) -> list[tuple[str, dict[str, Any]]]:
-    """Flags that save memory with what they change, those that cost least first."""
-    fsdp = "" if load.is_sharded or load.devices > 1 else "--trainer.strategy fsdp "
-    spread = {"is_sharded": True, "shards": load.devices}
-    layerwise, offloaded = {"is_sharded": True, "gather": "layer"}, {"is_sharded": True, "offload": True}
-    cuts, segmenter = load.segmenter is not None and load.segmenter.frames_per_encode > 4, load.segmenter
-    asking, fewer = load.asking, {"asking": replace(load.asking, batch_size=4)} if load.asking else {}
-    few = {"segmenter": replace(segmenter, frames_per_encode=4)} if segmenter else {}
-    # The first divides prompts from each other; smaller ones divide groups, whose prompt is then computed again.
-    passes: list[tuple[bool, str, dict[str, Any]]] = [
-        (load.pass_tokens > size, f"--model.grpo.micro_batch_tokens {size}", {"micro_batch_tokens": size})
-        for size in (8192, 4096, 2048)
-    ]
-    every: list[tuple[bool, str, dict[str, Any]]] = [
-        (load.is_merged, "--model.grpo.merge_adapter null", {"is_merged": False}),
-        (load.groups_at_once > 1, f"--model.grpo.rollout_rows {load.group_size}", {"rollout_rows": load.group_size}),
-        passes[0],
-        (not load.checkpointing, "--model.reasoner.gradient_checkpointing true", {"checkpointing": True}),
-        *passes[1:],
-        (cuts, "--model.propagator.frames_per_encode 4", few),
-        (asking is not None and asking.batch_size > 4, "--model.grounder.batch_size 4", fewer),
-        (load.base_bytes == 4, "--model.reasoner.dtype bfloat16", {"base_bytes": 2}),
-        (load.compute_bytes == 4, "--trainer.precision bf16-mixed", {"compute_bytes": 2}),
-        (load.devices > 1 and not load.is_sharded, "--trainer.strategy fsdp", spread),
-        (load.is_sharded and load.shards < load.devices, "--sharding.shard_size all", spread),
-        (load.gather == "model", f"{fsdp}--sharding.gather layer", layerwise),
-        (not load.offload, f"{fsdp}--sharding.offload true", offloaded),
-    ]
-    return [(flag, change) for applies, flag, change in every if applies]
-
-
-def _cure(sizes: ReasonerSizes, load: Workload, card_gb: float) -> tuple[str, ...]:
-    """The first flag that makes a run fit, or the first few that do together."""
-
-    def fits(changes: Sequence[tuple[str, dict[str, Any]]]) -> bool:
-        changed = replace(load, **{name: value for _, change in changes for name, value in change.items()})
-        return plan_memory(sizes, changed).peak <= card_gb
-
-    changes = _changes(load)
-    for one in changes:
-        if fits([one]):
-            return _each_once([one[0]])
-    chosen = next((changes[: end + 1] for end in range(len(changes)) if fits(changes[: end + 1])), [])
-    for one in list(chosen):
-        rest = [other for other in chosen if other is not one]
-        if fits(rest):
-            chosen = rest
-    return _each_once([flag for flag, _ in chosen])
-
-
-def _each_once(flags: list[str]) -> tuple[str, ...]:
-    """Flags without those that a later one of the same name replaces."""
-    pairs = [pair for flag in flags for pair in re.findall(r"(--\S+) (\S+)", flag)]
-    return tuple(f"{name} {value}" for name, value in dict(pairs).items())
-
-
 def _prompt_tokens(sizes: ReasonerSizes, data: Any) -> int:  # noqa: ANN401
-    frames = data.budget.glance_frames
-    sound_s = 0.0 if getattr(data, "task", "") in _SILENT else frames / data.fps
+    frames, task = data.budget.glance_frames, getattr(data, "task", "")
+    if task == "refavs":
+        frames = min(frames, FRAME_COUNT)  # all that its clips have, whatever sources beside it may take
+    sound_s = 0.0 if task in _SILENT else frames / data.fps
     return prompt_tokens(sizes, frames=frames, pixels=data.budget.glance_max_pixels, sound_s=sound_s)
 
 
 def _clip_frames(data: Any) -> int:  # noqa: ANN401
-    """Frames of a training clip, as far as settings say."""
-    return int(getattr(data, "clip_frames", None) or data.budget.glance_frames)
+    """Frames of a clip, in training or held out, as far as settings say."""
+    trained = getattr(data, "clip_frames", None) or data.budget.glance_frames
+    return max(int(trained), int(getattr(data, "eval_clip_frames", None) or 0))
 
 
 def _optimizer_states(make: Callable[[Any], torch.optim.Optimizer]) -> int:

@@ -21,9 +21,9 @@ from typing import Any
 import torch.distributed as dist
 
 from datamodules.errors import RunError
+from lightning_modules.phases import STEP_PHASES
 
 _FAILURE = "failure"
-_ORDER = ("rollout", "System 2", "rewards", "update")
 
 
 class RankError(RunError):
@@ -47,11 +47,13 @@ class Position:
         step: Training batches before this one.
         phase: Part of the step, as the phase clock names it, or what else runs, such as "validate".
         sample: Clips that are worked on; empty when there are none.
+        passes: Passes through the language model so far; not shown, but a process that makes some has moved.
     """
 
     step: int = 0
     phase: str = ""
     sample: str = ""
+    passes: int = 0
 
     def __str__(self) -> str:
         return f"step {self.step}, {self.phase or 'starting'}{f', with {self.sample}' if self.sample else ''}"
@@ -59,7 +61,7 @@ class Position:
     @property
     def order(self) -> tuple[int, int]:
         """Grows on the way through a run; equal where two places cannot be compared."""
-        return self.step, _ORDER.index(self.phase) if self.phase in _ORDER else len(_ORDER)
+        return self.step, STEP_PHASES.index(self.phase) if self.phase in STEP_PHASES else len(STEP_PHASES)
 
 
 @dataclass(frozen=True)

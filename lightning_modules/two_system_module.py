@@ -104,7 +104,7 @@ class TwoSystemModule(L.LightningModule):
 
     @property
     def phase(self) -> str:
-        """What is running now: "rollout", "System 2", "rewards", "update", or "idle"."""
+        """What is running now: "rollout", "System 2", "rewards", "exchange", "update", or "idle"."""
         return self.clock.current
 
     @property
@@ -131,6 +131,7 @@ class TwoSystemModule(L.LightningModule):
             if self.pipeline is not None:
                 self.pipeline.grounder.load(self.reasoner)
                 self.pipeline.propagator.load()
+        self.clock.count_passes_of(self.reasoner.embed_tokens)
         data = getattr(self.trainer, "datamodule", None)
         has_masks = "masks" in self.suite.needs or not self._is_training
         let_loaders_prepare(data, self.reasoner.builder, has_masks=has_masks)
@@ -169,8 +170,7 @@ class TwoSystemModule(L.LightningModule):
             )
         filled = []
         with torch.no_grad(), evaluation_mode(self.reasoner):
-            for group in groups:
-                self.clock.look_at(*(rollout.clip.id for rollout in group[:1]))
+            for group in self.clock.through(groups):
                 filled.append(self.pipeline.fill(list(group), needs))
         return filled
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from models.sizes import ReasonerSizes
-from models.system2_memory import Asking, Segmenter
+from models.system2_memory import SAM2_KEPT_FRAME_GB, Asking, Segmenter
 
 PHASES = ("rollout", "boxes", "masks", "update")
 Held = tuple[float, float, float, float]
@@ -57,6 +57,8 @@ class Workload:
         segmenter: SAM2, if any reward or validation needs masks; None when it is not loaded.
         detector_bytes: Of a grounder with weights of its own.
         asking: How the base model is asked for boxes, if it is the grounder.
+        is_whole_held_out: Held-out clips have as many frames as their files, which no setting says; else the segmenter
+            keeps no more of them than it is planned with.
     """
 
     devices: int = 1
@@ -79,6 +81,7 @@ class Workload:
     segmenter: Segmenter | None = field(default_factory=Segmenter)
     detector_bytes: int = 0
     asking: Asking | None = None
+    is_whole_held_out: bool = False
 
     @property
     def groups_at_once(self) -> int:
@@ -168,6 +171,29 @@ def plan_memory(sizes: ReasonerSizes, load: Workload) -> MemoryPlan:
     held: dict[str, Held] = {name: (a / GB, b / GB, c / GB, d / GB) for name, (a, b, c, d) in rows.items()}
     a, b, c, d = (_CONTEXT_GB + _FRAGMENTS * sum(column) for column in zip(*held.values(), strict=True))
     return MemoryPlan(held | {"context, fragments": (a, b, c, d)})
+
+
+def host_gb(sizes: ReasonerSizes, load: Workload) -> float:
+    """Gigabytes of the host's memory that the shards of each device take; 0 where they are on the device."""
+    if not load.offload:
+        return 0.0
+    # The adapter with its gradients and its optimizer.
+    trained = sizes.adapter * float(_TRAINED_BYTES) * (2 + load.states)
+    return (sizes.base * load.base_bytes + trained) / load.shards / GB
+
+
+def frames_with_room(sizes: ReasonerSizes, load: Workload, card_gb: float) -> int:
+    """Frames that a clip may have for its masks to fit on a device.
+
+    Args:
+        sizes: Of the reasoner.
+        load: With a segmenter.
+        card_gb: Memory of a device, in 1e9 bytes.
+    """
+    if load.segmenter is None:
+        raise ValueError("without a segmenter no frames are kept")
+    left_gb = card_gb - plan_memory(sizes, load).totals[PHASES.index("masks")]
+    return load.segmenter.kept_frames + math.floor(left_gb / (SAM2_KEPT_FRAME_GB * (1 + _FRAGMENTS)))
 
 
 def _gathered(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:

@@ -41,7 +41,8 @@ DECODER_BLOCK = "Qwen2_5OmniDecoderLayer"
 BLOCKS = (DECODER_BLOCK, "Qwen2_5OmniVisionBlock", "Qwen2_5OmniAudioEncoderLayer")
 """Classes whose every module is gathered on its own; found by name, because sharding renames nothing else."""
 
-_FIRST_OF_MIXED_TYPES = (2, 15)
+FIRST_OF_MIXED_TYPES = (2, 15)
+"""Release of PyTorch that gathers a bfloat16 base and a float32 adapter together."""
 
 Gather = Literal["model", "layer"]
 
@@ -98,7 +99,8 @@ class ShardedModel:
         self._groups = [self._root, *(_fsdp(block) for block in blocks)]
         # The backward pass of a layer would otherwise end with the ends being put away, and the next one needs them.
         self._root.set_reshard_after_backward(False, recurse=False)
-        for layer, following in zip(self._decoder, self._decoder[1:], strict=False):
+        self._following = dict(zip(self._decoder, self._decoder[1:], strict=False))
+        for layer, following in self._following.items():
             layer.set_modules_to_forward_prefetch([following])
         self._is_settled = False
         self._entered: nn.Module | None = None
@@ -137,6 +139,11 @@ class ShardedModel:
         if group is self._decoder[0]:
             self._anybody(True)
         group.unshard()
+        if group in self._following:
+            # What devices exchange travels while this layer computes. What comes from the host's memory does not: it
+            # is copied before this layer runs or, on a single device, when the next one is entered. The order stays
+            # that of the layers, as on a process that walks along.
+            self._following[group].unshard(async_op=True)
         self._entered = layer
 
     def leave(self, layer: nn.Module) -> None:
@@ -189,14 +196,18 @@ class ShardedModel:
         return None if running else bool(flag)
 
 
+def gathers_mixed_types() -> bool:
+    """Whether the installed PyTorch gathers a bfloat16 base and a float32 adapter together."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= FIRST_OF_MIXED_TYPES
+
+
 def _check_types(thinker: nn.Module) -> None:
     """Refuse a base and an adapter of different types where FSDP2 wants one type per group."""
     kinds = sorted({str(parameter.dtype) for parameter in thinker.parameters()})
-    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if len(kinds) > 1 and release < _FIRST_OF_MIXED_TYPES:
+    if len(kinds) > 1 and not gathers_mixed_types():
         raise ConfigError(
             f"trainer.strategy is fsdp with weights of {' and '.join(kinds)}, which PyTorch gathers together since "
-            f"{'.'.join(map(str, _FIRST_OF_MIXED_TYPES))}; this is {torch.__version__}. Install that, or set "
+            f"{'.'.join(map(str, FIRST_OF_MIXED_TYPES))}; this is {torch.__version__}. Install that, or set "
             "--trainer.strategy ddp or --model.reasoner.dtype float32."
         )
 

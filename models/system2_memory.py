@@ -11,7 +11,7 @@ SAM2_FRAME_GB = {"tiny": 0.26, "small": 0.29, "base_plus": 0.33, "large": 0.41}
 """Memory per frame that SAM2 encodes at a time, by size, counted on the meta device at 1024 pixels in bfloat16."""
 _SAM2_WEIGHTS = {"tiny": 39e6, "small": 46e6, "base_plus": 81e6, "large": 224e6}
 _SAM2_OBJECT_GB = 0.1
-_SAM2_KEPT_FRAME_GB = 0.0168
+SAM2_KEPT_FRAME_GB = 0.0168
 """Features of a frame that are kept, in float32: 32 x 256 x 256, 64 x 128 x 128 and 256 x 64 x 64."""
 _QUESTION_TOKENS = 150
 """Of a question about a keyframe: some 70 for its fixed words, the rest for a description."""
@@ -36,7 +36,7 @@ class Segmenter:
     @property
     def kept_bytes(self) -> float:
         """Weights, and the features of frames."""
-        return 4 * _SAM2_WEIGHTS[self.size] + self.kept_frames * _SAM2_KEPT_FRAME_GB * _GB
+        return 4 * _SAM2_WEIGHTS[self.size] + self.kept_frames * SAM2_KEPT_FRAME_GB * _GB
 
     def working_bytes(self, *, objects: int) -> float:
         """What it works in, by the most objects that a group of rollouts has."""

@@ -78,7 +78,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         cli = PlanCLI(["fit", *rest], callbacks=CALLBACKS)
         if not isinstance(cli.model, GRPOModule):
-            raise ConfigError(f"only GRPO runs are planned, found {type(cli.model).__name__}.")
+            raise ConfigError(
+                f"only trainings with GRPO are planned, found {type(cli.model).__name__}. Supervised training, test "
+                "and predict are not."
+            )
         trainer = cli.config_init["fit"].trainer
         sizes, load = workload(
             cli.model,
@@ -90,6 +93,8 @@ def main(arguments: Sequence[str]) -> int:
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    if trainer.devices == "auto" and not torch.cuda.is_available():
+        print("trainer.devices is auto and there is no GPU here: planned for 1 per node, as with --trainer.devices 1")
     verdict = judge(sizes, load, card_gb)
     rich.print(memory_table(verdict))
     print(verdict.message or f"fits: {verdict.plan.peak:.1f} of {card_gb:.1f} GB")

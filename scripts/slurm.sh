@@ -6,7 +6,9 @@
 #
 # Arguments are those of `python train.py fit`. The run is in runs/slurm/job_<number>, on a file system that all nodes
 # see. Five minutes before the time is over the job is told to stop: the running step ends, the run is saved, and the job
-# is put into the queue again under the same number, where it finds its checkpoint. A run that fails is not repeated.
+# is put into the queue again under the same number, where it finds its checkpoint. Should the step take longer than that,
+# the job is queued again half a minute before its end all the same, and goes on from the checkpoint before. A run that
+# fails is not repeated.
 #
 #SBATCH --job-name=omni-r1
 #SBATCH --nodes=1
@@ -28,9 +30,27 @@ else
 fi
 arguments+=(--trainer.num_nodes "$SLURM_NNODES" --trainer.devices "$SLURM_NTASKS_PER_NODE")
 
+# Since version 22.05 `srun` does not take this over from the job, and would give every process one core.
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
+    export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+fi
+
+# Seconds from the signal (--signal above) until the job is queued again whatever it does.
+patience=${REQUEUE_AFTER_S:-270}
 is_over=""
+watchdog=""
 stop() {
     is_over=yes
+    (
+        trap 'kill "$nap"; exit 143' TERM
+        sleep "$patience" &
+        nap=$!
+        wait "$nap"
+        trap '' TERM
+        scontrol requeue "$SLURM_JOB_ID"
+        exit 0
+    ) &
+    watchdog=$!
     # To the processes of the run, not to this script.
     scancel --signal=TERM "$SLURM_JOB_ID"
 }
@@ -45,8 +65,12 @@ if [ -n "$is_over" ]; then
     wait "$step"
     code=$?
 fi
-if [ -n "$is_over" ] && [ "$code" -ne 0 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-    exit 0
+if [ -n "$is_over" ]; then
+    kill "$watchdog" 2>/dev/null
+    # 0: it has come before, and has queued the job.
+    if ! wait "$watchdog" && [ "$code" -ne 0 ]; then
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
+    [ "$code" -eq 0 ] || exit 0
 fi
 exit "$code"

@@ -11,6 +11,7 @@ from datamodules.avshapes.lesson_stream import LessonStream
 from datamodules.avshapes.perception import PerceptionBatch, PerceptionStream
 from datamodules.avshapes.world import World
 from datamodules.lessons import Lesson
+from datamodules.workers import set_up_worker
 
 _Batch = TypeVar("_Batch")
 
@@ -122,4 +123,4 @@ class LessonData(L.LightningDataModule):
 
 def _as_is(stream: IterableDataset[_Batch], workers: int) -> DataLoader[_Batch]:
     """A loader that hands over whole batches as the stream makes them, in its order."""
-    return DataLoader(stream, batch_size=None, collate_fn=None, num_workers=workers)
+    return DataLoader(stream, batch_size=None, collate_fn=None, num_workers=workers, worker_init_fn=set_up_worker)

@@ -32,13 +32,19 @@ def shell_lines(text: str) -> Iterator[str]:
 
 
 def train_commands() -> list[tuple[str, str]]:
-    """Every complete `python train.py` command of every document."""
+    """Every complete command of every document that runs `train.py`, by itself or under torchrun."""
     found = [(path.relative_to(ROOT).as_posix(), line) for path in DOCUMENTS for line in shell_lines(path.read_text())]
     return [
         (name, line)
         for name, line in found
-        if line.startswith("python train.py") and not PLACEHOLDERS & set(shlex.split(line))
+        if line.startswith(("python train.py", "torchrun")) and not PLACEHOLDERS & set(shlex.split(line))
     ]
+
+
+def given(command: list[str]) -> list[str]:
+    """What a command gives to `train.py`."""
+    assert command[0] in ("python", "torchrun")
+    return command[command.index("train.py") + 1 :]
 
 
 @pytest.fixture
@@ -61,7 +67,8 @@ def stopped_run(folder: Path) -> Path:
     """What a run of the configuration by the folder's name leaves behind when it is stopped, as far as parsing goes."""
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "last.ckpt").touch()
-    shutil.copy(ROOT / "configs" / f"{folder.parent.name}.yaml", folder / "config.yaml")
+    (config,) = (path for path in CONFIGS if path.stem == folder.parent.name)
+    shutil.copy(config, folder / "config.yaml")
     return folder
 
 
@@ -70,15 +77,16 @@ def test_a_configuration_says_what_it_is_and_its_command_works(path: Path, parse
     lines = path.read_text().splitlines()[:5]
     assert [line.startswith(start) for line, start in zip(lines, HEADER, strict=True)] == [True] * 5
     command = shlex.split(lines[1].removeprefix("# Command: "))
-    assert command[:2] == ["python", "train.py"]
+    is_on_nodes = "num_nodes" in path.read_text()
+    assert command[0] == ("torchrun" if is_on_nodes else "python"), "several nodes take a program that starts them"
     assert command[-1] == path.relative_to(ROOT).as_posix(), "the command must end with the file that it describes"
-    assert run(on_this_machine(command[2:]), callbacks=CALLBACKS) == 0
+    assert run(on_this_machine(given(command)), callbacks=CALLBACKS) == 0
     assert parsed
 
 
 @pytest.mark.parametrize(("document", "line"), train_commands())
 def test_a_documented_command_parses(document: str, line: str, parsed: list[OmniCLI], tmp_path: Path) -> None:
-    arguments = shlex.split(line)[2:]
+    arguments = given(shlex.split(line))
     if "--resume" in arguments:
         place = arguments.index("--resume") + 1
         arguments[place] = str(stopped_run(tmp_path / arguments[place]))

@@ -13,6 +13,7 @@ import torch
 from doubles import PLAN, LayerCalls, LowTokens, NeedsBoxes, Watch, module_of, trainer_of
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from small_models import noisy_clip
+from torch.distributed.tensor import DTensor
 
 from datamodules.records import Clip, Rollout
 from grpo.rollout import Completion
@@ -135,28 +136,27 @@ def run(
     steps: int = 4,
     is_half: bool = False,
     asks_base: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Two rollouts with two updates each, on the same global batch of four clips whatever the number of processes.
 
     With `is_half` the base is bfloat16 and activations are computed again, with `asks_base` System 2's boxes come from
-    the base model, both as in the large configurations.
+    the base model, both as in the large configurations. Other settings are the trainer's.
 
     Returns:
-        Trained weights at the end, what every step logged, what the validations before and after it found, and how
-        many layers ran per pass through the decoder.
+        Trained weights at the end, what every step logged, what the validations before and after it found, how many
+        layers ran per pass through the decoder, and how many rows of each of the reasoner's weights this process keeps.
     """
     grounder = {"grounder": LetterBoxes(max_new_tokens=6, nms_iou=1.0)} if asks_base else {}
     trained, watch, calls = module(weights, is_half=is_half, **grounder), Watch(), LayerCalls()
     own = {} if strategy is None else {"strategy": strategy, "devices": world_size}
     own |= {"precision": "bf16-mixed"} if is_half else {}
+    defaults = {"limit_val_batches": None, "check_val_every_n_epoch": 1, "use_distributed_sampler": False}
     trainer = trainer_of(
         max_steps=steps,
         callbacks=[watch, calls, *callbacks, *([SaveFirst(save)] if save else [])],
-        limit_val_batches=None,
-        check_val_every_n_epoch=1,
-        use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO()],
-        **own,
+        **defaults | own | settings,
     )
     mine = clips()[rank::world_size]
     # Three held-out clips: with two processes or more one of them has nothing to do in the end.
@@ -168,6 +168,10 @@ def run(
         "weights": {n: whole(p).detach().clone() for n, p in trained.named_parameters() if p.requires_grad},
         "metrics": watch.metrics,
         "lengths": {g.rollouts[0].clip.id: [len(r.completion_ids) for r in g.rollouts] for g in watch.groups[0]},
-        "validation": trained.last_validation.metrics,
+        "validation": trained.last_validation.metrics if trained.last_validation else {},
         "layers per pass": calls.per_pass,
+        "kept": [
+            {"name": name, "rows": len(p), "kept": len(p.to_local() if isinstance(p, DTensor) else p)}
+            for name, p in trained.reasoner.named_parameters()
+        ],
     }

@@ -1,25 +1,28 @@
 """One of two processes is killed, fails or stalls in any part of a run: the other ends soon, and says why."""
 
 import os
+import re
 import signal
 import sys
 import time
 from multiprocessing import get_context, set_forkserver_preload
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
+import torch
 
 UNIT = Path(__file__).parents[1] / "unit"
 sys.path[:0] = [str(UNIT), str(UNIT / "lightning_modules")]
 
 from rank_runs import STRATEGIES, run  # noqa: E402
-from ranks import MODULES, enter, free_port  # noqa: E402
+from ranks import MODULES, enter, free_port, run_ranks  # noqa: E402
 
 from callbacks.rank_watch import RankWatch  # noqa: E402
+from lightning_modules.phases import STEP_PHASES  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-PHASES = ("rollout", "System 2", "rewards", "update")
 
 
 class Trap(L.Callback):
@@ -27,10 +30,14 @@ class Trap(L.Callback):
 
     def __init__(self, where: str, what: str, *, victim: int = 1) -> None:
         self.where, self.what, self.victim = where, what, victim
+        self.folder = Path()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.trainer = trainer
         pl_module.clock.listeners.append(self.on_phase)
+        if self.where == "a reward":
+            score = pl_module.suite.score
+            pl_module.suite.score = lambda groups: (self.on_phase(self.where), score(groups))[1]
 
     def on_phase(self, phase: str) -> None:
         is_validating = self.trainer.validating
@@ -49,6 +56,7 @@ class Trap(L.Callback):
         if self.trainer.global_rank != self.victim:
             return
         if self.what == "kill":
+            (self.folder / "killed").write_text(str(time.monotonic()))
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.what == "fail":
             raise ZeroDivisionError("no luck")
@@ -81,8 +89,30 @@ def trapped(rank: int, port: int, weights: Path, folder: Path, strategy: str, tr
     )
 
 
+def resumed(rank: int, weights: Path, folder: Path, strategy: str) -> None:
+    """Go on with what the first step has left."""
+    found = run(
+        weights,
+        strategy=STRATEGIES[strategy](),
+        rank=rank,
+        world_size=2,
+        resume=folder / "first.ckpt",
+        steps=6,
+        limit_val_batches=0,
+    )
+    kept = {"weights": found["weights"], "steps": len(found["metrics"])}
+    torch.save(kept, folder / f"resumed-{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(weights: Path) -> dict[str, Any]:
+    """One process on all four clips, from the beginning to the end."""
+    return run(weights, steps=6, limit_val_batches=0)
+
+
 def survivor(weights: Path, folder: Path, strategy: str, trap: Trap) -> tuple[int | None, str]:
     """Exit code and last words of the process whose companion walks into the trap."""
+    trap.folder = folder
     set_forkserver_preload(MODULES)
     context, port = get_context("forkserver"), free_port()
     ranks = [context.Process(target=trapped, args=(rank, port, weights, folder, strategy, trap)) for rank in (0, 1)]
@@ -90,26 +120,37 @@ def survivor(weights: Path, folder: Path, strategy: str, trap: Trap) -> tuple[in
         process.start()
     survives = 1 - trap.victim
     ranks[survives].join(timeout=180)
+    ended = time.monotonic()
     for process in ranks:
         process.kill()
         process.join()
+    if trap.what == "kill":
+        assert ended - float((folder / "killed").read_text()) < 60, "within a minute"
     return ranks[survives].exitcode, (folder / f"rank-{survives}.txt").read_text()
 
 
 @pytest.mark.parametrize(
     ("where", "strategy"),
-    [*zip(PHASES, ("ddp", "layer", "sharded", "sharded"), strict=True), ("validation", "ddp"), ("saving", "sharded")],
+    [
+        *zip(STEP_PHASES, ("ddp", "layer", "sharded", "ddp", "sharded"), strict=True),
+        ("validation", "ddp"),
+        ("saving", "sharded"),
+    ],
 )
 def test_when_a_process_is_killed_the_other_says_so_and_ends(
-    where: str, strategy: str, weights: Path, tmp_path: Path
+    where: str, strategy: str, weights: Path, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
+    """And two new ones go on from the last checkpoint, to where one that was never disturbed arrives."""
     code, words = survivor(weights, tmp_path, strategy, Trap(where, "kill"))
     assert code == 1
     assert "rank 1 is gone (its process has ended); it was last seen in step" in words
     assert not (tmp_path / "second.ckpt").exists(), "half a checkpoint never takes a checkpoint's name"
-    if where == "saving":
-        resumed = run(weights, resume=tmp_path / "first.ckpt", steps=6)
-        assert len(resumed["metrics"]) == 2, "the second and the third step"
+    run_ranks(resumed, weights, tmp_path, strategy)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"resumed-{rank}.pt", weights_only=True)
+        assert found["steps"] == 2, "the second and the third"
+        for name, value in undisturbed["weights"].items():
+            torch.testing.assert_close(found["weights"][name], value, rtol=0, atol=1e-5)
 
 
 def test_when_the_first_process_is_killed_the_other_says_so_and_ends(weights: Path, tmp_path: Path) -> None:
@@ -127,8 +168,8 @@ def test_when_a_process_fails_the_other_repeats_its_message(weights: Path, tmp_p
 
 
 def test_a_stalled_run_says_who_is_behind_where_and_with_which_clip(weights: Path, tmp_path: Path) -> None:
-    """The first process waits in the rewards for the second, which sleeps before it looks at its first clip."""
-    code, words = survivor(weights, tmp_path, "sharded", Trap("rewards", "sleep"))
+    """The first process waits in the exchange for the second, whose reward sleeps over its first clip."""
+    code, words = survivor(weights, tmp_path, "sharded", Trap("a reward", "sleep"))
     assert code == 1
     assert "no process has moved for" in words
-    assert "rank 1: step 1, rewards" in words
+    assert re.search(r"rank 1: step 1, rewards, with noise b \(for \d+ s\); rank 0: step 1, exchange", words)

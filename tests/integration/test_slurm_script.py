@@ -11,13 +11,15 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm.sh"
 STEP = """#!/bin/bash
 echo "srun $*" >> calls
+echo "${SRUN_CPUS_PER_TASK:-none}" > cores
 echo $$ > step
-if [ -e waits ]; then trap 'exit 130' TERM; while true; do sleep 0.05; done; fi
+if [ -e waits ]; then trap "[ -e stubborn ] || exit $(cat code)" TERM; while true; do sleep 0.05; done; fi
 exit "$(cat code)"
 """
 OTHERS = {
     "scancel": '#!/bin/bash\necho "scancel $*" >> calls\nkill -TERM "$(cat step)"\n',
-    "scontrol": '#!/bin/bash\necho "scontrol $*" >> calls\n',
+    # The job is queued again, and what still runs of it is ended.
+    "scontrol": '#!/bin/bash\necho "scontrol $*" >> calls\nkill -KILL "$(cat step)" 2> /dev/null\n',
 }
 
 
@@ -31,9 +33,9 @@ def job(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(job: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    slurm = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "8"}
-    environment = os.environ | slurm | {"PATH": f"{job}:{os.environ['PATH']}"}
+def start(job: Path, *arguments: str, **changes: str) -> subprocess.Popen[bytes]:
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "8", "SLURM_CPUS_PER_TASK": "6"}
+    environment = os.environ | slurm | {"PATH": f"{job}:{os.environ['PATH']}"} | changes
     return subprocess.Popen(["bash", str(SCRIPT), *arguments], cwd=job, env=environment)
 
 
@@ -56,16 +58,40 @@ def test_a_job_that_has_saved_goes_on(job: Path) -> None:
     ]
 
 
-def test_a_job_whose_time_is_over_stops_in_order_and_comes_again(job: Path) -> None:
+def told(job: Path, **changes: str) -> subprocess.Popen[bytes]:
+    """A job that is told that its time is nearly over."""
     (job / "waits").touch()
-    running = start(job)
+    running = start(job, **changes)
     deadline = time.monotonic() + 60
     while not ((job / "step").exists() and (job / "step").read_text().strip()):
         assert time.monotonic() < deadline, "the step has not begun"
         time.sleep(0.05)
     running.send_signal(signal.SIGUSR1)
-    assert running.wait(timeout=60) == 0
+    return running
+
+
+def test_every_process_has_the_cores_of_its_task(job: Path) -> None:
+    assert start(job).wait(timeout=60) == 0
+    assert (job / "cores").read_text().strip() == "6"
+
+
+def test_a_job_whose_time_is_over_stops_in_order_and_comes_again(job: Path) -> None:
+    (job / "code").write_text("130")
+    assert told(job).wait(timeout=60) == 0
     assert calls(job)[1:] == ["scancel --signal=TERM 7", "scontrol requeue 7"]
+
+
+def test_a_job_that_does_not_stop_in_time_comes_again_all_the_same(job: Path) -> None:
+    """A step that takes longer than what is left of the job; it is queued once."""
+    (job / "stubborn").touch()
+    assert told(job, REQUEUE_AFTER_S="0.5").wait(timeout=60) == 0
+    assert calls(job)[1:] == ["scancel --signal=TERM 7", "scontrol requeue 7"]
+
+
+def test_a_job_that_ends_while_it_is_told_to_stop_does_not_come_again(job: Path) -> None:
+    assert told(job, REQUEUE_AFTER_S="2").wait(timeout=60) == 0
+    time.sleep(2.5)
+    assert calls(job)[1:] == ["scancel --signal=TERM 7"]
 
 
 def test_a_run_that_fails_is_not_repeated(job: Path) -> None:

@@ -87,3 +87,13 @@ def test_tiny_weights_on_real_data_are_named(root: str, path: str, is_said: bool
     writer = Writer()
     warn_about_tiny_weights(trainer_like([Logger(writer)], datamodule=Data(root)), Module(path))
     assert ("--model.reasoner.path weights/tiny/reasoner" in writer.texts.get("notices", ("", 0))[0]) is is_said
+
+
+@pytest.mark.parametrize(("roots", "said"), [(["avshapes"] * 2, ""), (["avshapes", "/disk2/ReVOS"], "/disk2/ReVOS")])
+def test_tiny_weights_on_a_real_source_of_a_mixture_are_named(roots: list[str], said: str) -> None:
+    """The mixture's own root is the generated one then."""
+    writer, data = Writer(), Data()
+    data.parts = {str(number): Data(root) for number, root in enumerate(roots)}
+    warn_about_tiny_weights(trainer_like([Logger(writer)], datamodule=data), Module())
+    notice = writer.texts.get("notices", ("", 0))[0]
+    assert (f"The data are {said}, but the weights are the embedded tiny ones" in notice) == bool(said)

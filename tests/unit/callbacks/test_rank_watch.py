@@ -54,9 +54,13 @@ def test_a_stall_is_reported_twice_as_late_each_time_and_then_ends_the_run(clock
 
 
 def test_reading_weights_takes_as_long_as_it_takes(clock, capsys):
-    """No process has moved since the start; that others write on the board a little later is no movement."""
+    """No process has moved since the start; that others write on the board a little later is no movement.
+
+    Neither is the second sign of a process, the first with a place in it.
+    """
     watch, start = RankWatch(stalled_after_s=100.0, stop_after_s=1000.0), Position(0, "train")
-    watch._judge(BOARD, {0: sign(1, start)})
+    watch._judge(BOARD, {0: sign(1, Position())})
+    watch._judge(BOARD, {0: sign(1, start), 1: sign(1, Position())})
     for beat in range(2, 40):
         assert watch._judge(BOARD, {0: sign(beat, start), 1: sign(beat, start)}) == ""
         clock.s += 101
@@ -75,6 +79,16 @@ def test_movement_of_anybody_is_no_stall(clock, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_long_rollout_that_goes_on_is_no_stall(clock, capsys):
+    """Nothing but the passes through the model changes for hours, as where the base comes from the host's memory."""
+    watch = RankWatch(stalled_after_s=100.0, stop_after_s=1000.0)
+    for beat in range(1, 50):
+        signs = {rank: sign(beat, Position(1, "rollout", "a", passes=beat)) for rank in (0, 1)}
+        assert watch._judge(BOARD, signs) == ""
+        clock.s += 90
+    assert capsys.readouterr().err == ""
+
+
 def test_one_process_is_not_watched():
     watch = RankWatch()
     watch.setup(SimpleNamespace(world_size=1), None, "fit")
@@ -83,10 +97,19 @@ def test_one_process_is_not_watched():
     watch.teardown(None, None, "fit")
 
 
-def test_a_stop_on_request_is_no_failure():
-    watch = RankWatch()
-    watch._board = SimpleNamespace(rank=1, fail=lambda reason: pytest.fail("nothing has failed"))
-    watch.on_exception(None, None, SIGTERMException())
+@pytest.mark.parametrize(("command", "leaves"), [("fit", [True]), ("test", [])])
+def test_a_stop_on_request_is_no_failure(command: str, leaves: list[bool]):
+    """Only processes that train agree to stop; of others one may be asked alone, and the rest has to hear of it."""
+    left = []
+    board = SimpleNamespace(
+        rank=1,
+        fail=lambda reason: pytest.fail("nothing has failed"),
+        write=lambda position, *, has_left: left.append(has_left),
+    )
+    watch, state = RankWatch(), SimpleNamespace(fn=command, stage=None)
+    watch._board = board
+    watch.on_exception(SimpleNamespace(state=state, global_step=2), None, SIGTERMException())
+    assert left == leaves
 
 
 def test_a_place_is_a_part_of_the_step_and_its_clip():
@@ -96,7 +119,9 @@ def test_a_place_is_a_part_of_the_step_and_its_clip():
     with module.clock.phase("System 2"):
         module.clock.look_at("a", "b")
         assert place(trainer, module) == Position(3, "System 2", "a, b")
+        module.clock.passes += 1
+        assert place(trainer, module) == Position(3, "System 2", "a, b", passes=1)
         stage.value = "validate"
-        assert place(trainer, module) == Position(3, "System 2", "a, b (validate)")
+        assert place(trainer, module) == Position(3, "System 2", "a, b (validate)", passes=1)
     assert place(trainer, module).sample == ""
     assert place(trainer, SimpleNamespace()) == Position(6, "validate")

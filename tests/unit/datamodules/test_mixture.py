@@ -83,8 +83,10 @@ def test_a_source_may_lie_elsewhere(root, tmp_path):
     sources = Sources(**{**vars(only(refcocog=1.0)), "refavs": Source(root=str(tmp_path / "other"))})
 
     assert {"refavs", "refcocog"} == set().union(*tasks(mixture(root, sources=sources).train_dataloader()))
-    with pytest.raises(DataLayoutError, match="Ref-AVS"):
+    with pytest.raises(DataLayoutError, match="Ref-AVS") as caught:
         mixture(root, sources=only(refavs=1.0))
+    assert "Point --data.sources.refavs.root at the right folder" in str(caught.value)
+    assert "--data.root" not in str(caught.value)
 
 
 def test_every_source_is_validated_on_and_those_with_test_splits_tested(root):

@@ -15,6 +15,7 @@ from same_draws import ENDS, RARE_ENDS, assert_alike, requests_of
 from small_models import random_reasoner
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from grpo.decoder import ExactDecoder
 from grpo.engine import SampleRequest
 from grpo.logprobs import token_logprobs
 from grpo.rollout import evaluation_mode
@@ -126,6 +127,33 @@ def test_counters_of_device_and_host_agree_and_free_places_stand_still(reasoner)
     decoder.admit(requests[2].encoded, 2)
     step(3)
     assert counters == [[1, 1], [2, 2], [0, 3], [1, 4]]
+
+
+@pytest.mark.parametrize("form", ["exact", "places", "graphs"])
+def test_every_step_is_seen_by_a_hook_on_the_embedding(form, reasoner, monkeypatch):
+    """By which passes are counted; in what is repeated as a graph no hook would run."""
+
+    def captured(self: StaticDecoder, capacity: int):
+        def replay() -> torch.Tensor:
+            with monkeypatch.context() as patch:
+                patch.setattr(torch.nn.Embedding, "forward", lambda *_: pytest.fail("a graph calls no module"))
+                return self._compute(capacity)
+
+        return replay if form == "graphs" else None
+
+    monkeypatch.setattr(StaticDecoder, "_captured", captured)
+    weights, sampling, seen = rollout_weights(reasoner), Sampling(max_new_tokens=12), []
+    decoder = (
+        ExactDecoder(weights, max_rows=4, max_new_tokens=12)
+        if form == "exact"
+        else StaticDecoder(weights, groups=1, rows_per_group=4, max_prompt=9, max_new_tokens=12)
+    )
+    requests = requests_of(reasoner, [(9, 4)])
+    hook = reasoner.embed_tokens.register_forward_pre_hook(lambda *_: seen.append(1))
+    found = shared_rollout(decoder, requests, sampling, end_ids=RARE_ENDS, device=reasoner.device)
+    hook.remove()
+    assert len(seen) == max(len(completion.ids) for completion in found[0]) - 1
+    assert_alike(reasoner, requests, found, sampling)
 
 
 @pytest.fixture

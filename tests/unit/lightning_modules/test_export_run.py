@@ -44,4 +44,15 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "expected a run folder with config.yaml" in capsys.readouterr().err
     run = run_folder(tmp_path / "run", random_reasoner())
     assert command(monkeypatch, run, "--checkpoint", "nowhere.ckpt") == 2
-    assert "expected a checkpoint, found nothing at nowhere.ckpt" in capsys.readouterr().err
+    expected = f"found nothing at {run / 'checkpoints' / 'nowhere.ckpt'}, where there are: last.ckpt. Name one"
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_path", [True, False], ids=["by its path", "by its name"])
+def test_a_checkpoint_of_the_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_path: bool) -> None:
+    """The name alone is what a person sees in the folder."""
+    run = run_folder(tmp_path / "run", random_reasoner(adapter_scale=0.3))
+    (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / "step=40.ckpt")
+    named = run / "checkpoints" / "step=40.ckpt" if is_path else "step=40.ckpt"
+    assert command(monkeypatch, run, "--checkpoint", named, "--output", tmp_path / "adapter") == 0
+    assert (tmp_path / "adapter" / "adapter_config.json").is_file()

@@ -17,6 +17,7 @@ from datamodules.errors import ConfigError, RewardError
 from grpo import losses
 from grpo.sampling import Sampling
 from lightning_modules.optim import Schedule
+from lightning_modules.phases import IDLE, STEP_PHASES
 from models.reasoner import Reasoner
 from rewards.base import Reward
 
@@ -180,7 +181,7 @@ def test_everything_is_logged_under_the_names_of_the_field(make_reasoner, clips)
         "clip_ratio/low_mean", "clip_ratio/low_min", "clip_ratio/high_mean", "clip_ratio/high_max",
         "clip_ratio/region_mean", "completions/mean_length", "completions/min_length", "completions/max_length",
         "completions/clipped_ratio", "completions/parse_failures", "completions/absent", "time/rollout_s",
-        "time/system_2_s", "time/rewards_s", "time/update_s",
+        "time/system_2_s", "time/rewards_s", "time/exchange_s", "time/update_s",
     }  # fmt: skip
     rollouts = [rollout for record in watch.groups[0] for rollout in record.rollouts]
     lengths = [len(rollout.completion_ids) for rollout in rollouts]
@@ -237,11 +238,25 @@ def test_a_run_goes_on_with_the_updates_per_rollout_that_it_was_counted_in(make_
     validating.validate(module_of(make_reasoner()), loader(clips), ckpt_path=tmp_path / "a.ckpt", verbose=False)
 
 
+def test_rewards_name_the_clip_that_they_are_about(make_reasoner, clips):
+    """A reward may take long, and others wait for it."""
+    seen = []
+
+    class Looks(LowTokens):
+        def __call__(self, rollouts):
+            seen.append((module.phase, module.clock.sample, rollouts[0].clip.id))
+            return super().__call__(rollouts)
+
+    module = module_of(make_reasoner(), rewards={"low": Looks()})
+    fit(module, clips, 1)
+    assert seen == [("rewards", clip.id, clip.id) for clip in clips[:2]]
+
+
 def test_phases_are_announced_in_order(make_reasoner, clips):
     module, heard = module_of(make_reasoner()), []
     module.clock.listeners.append(heard.append)
     fit(module, clips, 1)
-    assert heard == ["rollout", "idle", "System 2", "idle", "rewards", "idle", "update", "idle"]
+    assert heard == [name for phase in STEP_PHASES for name in (phase, IDLE)]
     assert module.phase == "idle"
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from small_models import random_reasoner
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from datamodules.errors import ConfigError
 from models.adapter import read_adapter, write_adapter
-from models.merging import merge_adapter
+from models.merging import MOST_LOST, merge_adapter
 from models.reasoner import Reasoner
 from scripts import merge
 
@@ -55,6 +56,57 @@ def test_plain_libraries_write_what_the_trained_model_writes(
 def test_a_merged_model_can_be_stored_smaller(trained: tuple[Reasoner, Path, Path], tmp_path: Path) -> None:
     _, adapter, base = trained
     merge_adapter(adapter, tmp_path / "half", base=str(base), dtype="bfloat16")
+    assert load(tmp_path / "half", dtype="auto").dtype == torch.bfloat16
+
+
+def half_base(base: Path, adapter: Path, scale: float) -> None:
+    """Store the base in bfloat16, and let the adapter add so many times as much."""
+    load(base).to(torch.bfloat16).save_pretrained(base)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    scaled = {name: value * scale if "lora_B" in name else value for name, value in weights.items()}
+    save_file(scaled, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_small_adapter_does_not_drown_in_the_rounding_of_its_base(
+    trained: tuple[Reasoner, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Without a type it is written in float32, where it is whole; asked for bfloat16, most of it is gone."""
+    _, adapter, base = trained
+    half_base(base, adapter, 1e-3)
+    exact = PeftModel.from_pretrained(load(base, dtype=torch.float32), str(adapter)).merge_and_unload().state_dict()
+    plain = load(base, dtype=torch.float32).state_dict()
+    changed = [name for name in exact if not torch.equal(exact[name], plain[name])]
+    assert changed
+
+    def lost_in(folder: Path) -> float:
+        written = load(folder, dtype="auto").float().state_dict()
+        off = sum(float((written[name] - exact[name]).square().sum()) for name in changed)
+        return (off / sum(float((exact[name] - plain[name]).square().sum()) for name in changed)) ** 0.5
+
+    arguments = ["merge.py", str(adapter), "--output"]
+    monkeypatch.setattr("sys.argv", [*arguments, str(tmp_path / "kept")])
+    assert merge.main() == 0
+    assert load(tmp_path / "kept", dtype="auto").dtype == torch.float32
+    assert lost_in(tmp_path / "kept") < 1e-3
+    said = capsys.readouterr()
+    assert "in float32; rounding has changed 0.0% of what" in said.out
+    assert "warning" not in said.err
+    monkeypatch.setattr("sys.argv", [*arguments, str(tmp_path / "drowned"), "--dtype", "bfloat16"])
+    assert merge.main() == 0
+    said = capsys.readouterr()
+    assert lost_in(tmp_path / "drowned") > MOST_LOST
+    assert f"in bfloat16; rounding has changed {lost_in(tmp_path / 'drowned'):.1%} of what" in said.out
+    assert "warning: the merged model is not the trained one" in said.err
+
+
+def test_an_adapter_that_half_precision_keeps_is_written_as_its_base(
+    trained: tuple[Reasoner, Path, Path], tmp_path: Path
+) -> None:
+    _, adapter, base = trained
+    half_base(base, adapter, 10.0)
+    merged = merge_adapter(adapter, tmp_path / "half", base=str(base))
+    assert merged.dtype == "bfloat16"
+    assert 0 < merged.lost < MOST_LOST
     assert load(tmp_path / "half", dtype="auto").dtype == torch.bfloat16
 
 

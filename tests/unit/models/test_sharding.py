@@ -1,9 +1,14 @@
-"""What cannot be spread over devices is refused before anything is."""
+"""What cannot be spread over devices is refused before anything is; layers come when they are needed."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.distributed as dist
 from small_models import random_reasoner
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 
 from datamodules.errors import ConfigError
 from models.sharding import ShardedModel, Sharding
@@ -25,3 +30,31 @@ def test_an_older_pytorch_is_refused_where_it_could_not_gather(release: str, mon
     monkeypatch.setattr(torch, "__version__", release)
     with pytest.raises(ConfigError, match=rf"torch\.bfloat16 and torch\.float32.* since 2\.15; this is {release[:6]}"):
         ShardedModel(thinker, NOWHERE)
+
+
+@pytest.fixture
+def mesh() -> Iterator[DeviceMesh]:
+    """A single process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def is_coming(layer: nn.Module) -> bool:
+    """Gathering has begun and nobody has waited for it; FSDP tells that by private names only."""
+    assert isinstance(layer, FSDPModule)
+    group = layer._get_fsdp_state()._fsdp_param_group
+    return group._all_gather_result is not None and not group.is_unsharded
+
+
+def test_the_next_layer_is_on_its_way_while_one_computes(mesh: DeviceMesh) -> None:
+    reasoner = random_reasoner(layers=3)
+    model = ShardedModel(reasoner.thinker, Sharding(mesh, torch.device("cpu"), gather="layer"))
+    layers = list(reasoner.language_model.layers)
+    coming = []
+    with model.gathered():
+        for layer in layers:
+            model.enter(layer)
+            coming.append([is_coming(other) for other in layers])
+            model.leave(layer)
+    assert coming == [[False, True, False], [False, False, True], [False, False, False]]

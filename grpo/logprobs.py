@@ -63,7 +63,7 @@ def token_logprobs(
     chosen = distribution.gather(-1, ids[mask][:, None]).squeeze(-1)
     with torch.no_grad():
         entropy = -(distribution.exp() * distribution).sum(dim=-1)
-    blank = torch.zeros(mask.shape, device=ids.device)
+    blank = torch.zeros(mask.shape, dtype=torch.float32, device=ids.device)
     return TokenLogprobs(blank.masked_scatter(mask, chosen), blank.masked_scatter(mask, entropy), mask)
 
 

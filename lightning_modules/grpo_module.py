@@ -41,7 +41,7 @@ from grpo.settings import GRPOSettings
 from grpo.stats import LossStats, loss_metrics
 from grpo.update import MicroBatch, PromptGroup, cut, micro_batch_loss, reference_logprobs, worth_training
 from lightning_modules.evaluation import EvaluationSettings
-from lightning_modules.optim import Schedule, clip_gradients, gradient_sync
+from lightning_modules.optim import Schedule, check_precision, clip_gradients, gradient_sync
 from lightning_modules.records import GroupRecord
 from lightning_modules.step_table import StepTable
 from lightning_modules.two_system_module import TwoSystemModule
@@ -114,7 +114,7 @@ class GRPOModule(TwoSystemModule):
         """Refuse, before any weights are read, what cannot be trained.
 
         Raises:
-            ConfigError: There is no reward, or gradients would be scaled behind the clipping's back.
+            ConfigError: There is no reward, or the precision is not one to train in.
         """
         if stage != "fit":
             return
@@ -123,11 +123,7 @@ class GRPOModule(TwoSystemModule):
                 "rewards: expected at least one reward with a weight other than 0, found none. "
                 "Name one, as in --rewards.format FormatReward."
             )
-        if self.trainer.precision == "16-mixed":
-            raise ConfigError(
-                "trainer.precision is 16-mixed, whose gradient scaling does not go with several updates per rollout. "
-                "Set --trainer.precision bf16-mixed."
-            )
+        check_precision(str(self.trainer.precision))
 
     def training_step(self, batch: list[Clip], batch_idx: int) -> None:
         """One rollout of every clip in the batch, and the updates on it.
@@ -228,7 +224,7 @@ class GRPOModule(TwoSystemModule):
     def _cut(self, groups: Sequence[PromptGroup]) -> list[MicroBatch]:
         """Micro-batches, as many as the busiest process needs: processes wait for each other in each of them."""
         micros = cut(self.engine, groups, self.grpo)
-        busiest = int(self._gather(torch.tensor([float(len(micros))])).max())
+        busiest = int(self._gather(torch.tensor([len(micros)])).max())
         return micros if busiest == len(micros) else cut(self.engine, groups, self.grpo, at_least=busiest)
 
     def _update(self, groups: Sequence[PromptGroup], table: StepTable) -> dict[str, float]:

@@ -36,7 +36,7 @@ from grpo.engines import build_engine
 from grpo.losses import UpdateSize
 from grpo.noise import noise_key
 from grpo.sampling import Sampling
-from grpo.self_check import SelfCheck
+from grpo.self_check import CheckedUpdate, SelfCheck
 from grpo.settings import GRPOSettings
 from grpo.stats import LossStats, loss_metrics
 from grpo.update import MicroBatch, PromptGroup, cut, micro_batch_loss, reference_logprobs, worth_training
@@ -162,8 +162,6 @@ class GRPOModule(TwoSystemModule):
             noise_key(seed=self.sampling.noise_seed, rollout_step=step, sample_id="update", index=self.global_rank)
         )
         with self.clock.phase("update"), self.reasoner.gathered_ends():
-            asked = judged[self.self_check.checked % len(judged)]
-            self.self_check(self.engine, self.reasoner, asked, step, temperature=self.sampling.scale)
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()
         metrics |= table.metrics() | self._reward_metrics(outputs) | self.clock.lap()
@@ -244,6 +242,8 @@ class GRPOModule(TwoSystemModule):
             reference_logprobs(self.engine, self.reasoner, micro, temperature=temperature) if self.grpo.beta else None
             for micro in micros
         ]
+        asked = CheckedUpdate(groups, micros, references, temperature)
+        self.self_check(self.engine, self.reasoner, asked, self.rollout_step)
         packed, norms = [], []
         for _ in range(self.grpo.updates_per_rollout):
             stats: list[LossStats] = []

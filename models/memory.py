@@ -151,11 +151,10 @@ def plan_memory(sizes: ReasonerSizes, load: Workload) -> MemoryPlan:
     reading, (asked, asking, answers) = _reading(sizes, load), _asking(sizes, load)
     activations, logits = _training_pass(sizes, load)
     states = trained * load.states
-    merged = float(sizes.decoder * load.base_bytes if load.is_merged else 0)
     rows: dict[str, Held] = {
         "base weights": (kept, kept, kept, kept),
         "base weights, gathered": (whole, whole, whole, under_way),
-        "base weights, merged": (merged, 0.0, 0.0, 0.0),
+        "copies for rollouts": (_copied(sizes, load), 0.0, 0.0, 0.0),
         "adapter weights": (trained, trained, trained, trained),
         # Averaging gradients between whole copies needs a second one.
         "gradients": (0.0, 0.0, 0.0, trained * (1 if load.is_sharded or load.devices == 1 else 2)),
@@ -180,6 +179,14 @@ def _gathered(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
     if load.gather == "model":
         return sizes.base * load.base_bytes + adapter, update
     return (sizes.base - sizes.decoder) * load.base_bytes + under_way, update
+
+
+def _copied(sizes: ReasonerSizes, load: Workload) -> float:
+    """Weights that a rollout has twice: layers that the adapter is folded into, or the adapter in 16 bits."""
+    if load.is_merged:
+        return float(sizes.decoder * load.base_bytes)
+    is_converted = load.is_shared and load.compute_bytes == 2 and not (load.is_sharded and load.gather == "layer")
+    return float(sizes.adapter * load.compute_bytes) if is_converted else 0.0
 
 
 def _cache(sizes: ReasonerSizes, load: Workload) -> float:

@@ -63,9 +63,9 @@ def draw_family(results: Results, family: Sequence[Point], name: str, seconds: A
     """One pair of curves of seconds, and one of ratios with its ideal."""
     label = describe(family[0], name)
     for side, style in (("trl", "--"), ("ours", "-")):
-        curve = [(point[name], [whole_step(row, side) for row in results.of(point)]) for point in family]
+        curve = [(point[name], [whole_step(row, side) for row in results.fitting(point)]) for point in family]
         draw_curve(seconds, curve, f"{side.upper() if side == 'trl' else side}, {label}", style)
-    curve = [(point[name], [row["ratios"]["step"] for row in results.of(point)]) for point in family]
+    curve = [(point[name], [row["ratios"]["step"] for row in results.fitting(point)]) for point in family]
     color = draw_curve(ratio, curve, label, "-")
     ideal = [token_ideal(point) for point in family]
     ratio.plot([point[name] for point in family], ideal, ":", color=color, linewidth=1, label=f"token ideal, {label}")
@@ -93,7 +93,7 @@ def draw_system2(results: Results, path: Path) -> None:
 
 def all_parts(results: Results, point: Point, name: str) -> list[float]:
     """Milliseconds of boxes and masks together, run by run; empty where this group was not measured."""
-    rows = [row["seconds"][name] for row in results.of(point) if name in row["seconds"]]
+    rows = [row["seconds"][name] for row in results.fitting(point) if name in row["seconds"]]
     return [1000 * sum(row.values()) for row in rows]
 
 

@@ -4,17 +4,18 @@
     python benchmarks/system2.py --size large --device cuda
     python benchmarks/system2.py --size large --device cuda --grounder reasoner --shape 7b
 
-A clip of moving discs is grounded and propagated for G = 1, 2, 4, 8, 16 rollouts in turn, every time anew. There are
+A clip of moving discs is grounded and propagated for groups of 2, 4, 8 and 16 rollouts in turn, every time anew, and
+for each rollout singly with nothing kept between them, as a trainer does that calls System 2 per completion. There are
 three kinds of groups. *Apart*: every rollout picks two frames of its own and describes them in its own words, the worst
 there can be. *Alike*: half of the rollouts say what another one says, as happens when a policy has an opinion.
 *Sampled* (`--kinds`) is not made up: it takes `--clips` held-out clips of the generated RefAVS benchmark and what the
-embedded reasoner answers to them before any training; a group is the first G answers to a clip.
+embedded reasoner answers to them before any training; a group is the first G answers to a clip. What a group costs is
+compared with the mean of single rollouts, without those that name no frame, which cost nothing.
 
 `--size tiny` are the embedded weights, `random` the same without weights on disk, and `large` are random weights in the
 published sizes of OWL-ViT L/14 and SAM2.1 Hiera L. `--grounder reasoner` asks the base model instead, as real runs do:
 random weights in the shape of Qwen2.5-Omni, keyframes of 840 x 840 pixels, answers of `--answer_tokens`; `--unshared`
-reads a keyframe again with every question. `--separately` also fills the rollouts of a group one by one with nothing
-kept between them, as a trainer does that calls System 2 per completion.
+reads a keyframe again with every question.
 """
 
 from __future__ import annotations
@@ -121,19 +122,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--answer_tokens", type=int, default=48, help="of each of its answers; a box takes some 40")
     parser.add_argument("--unshared", action="store_true", help="read a keyframe with every question about it")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--groups", nargs="+", type=int, default=[1, 2, 4, 8, 16])
+    parser.add_argument("--groups", nargs="+", type=int, default=[2, 4, 8, 16])
     parser.add_argument("--frames", nargs="+", type=int, default=[10], help="frames of the clip")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["apart", "alike"])
-    parser.add_argument("--clips", type=int, default=16, help="of sampled answers")
-    parser.add_argument("--separately", action="store_true", help="also one by one")
+    parser.add_argument("--clips", type=int, default=8, help="of sampled answers")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds per run, after one that is not")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one tiny point, to see that it works")
     parser.add_argument("--out", type=Path, default=FOLDER / "system2.json")
     options = parser.parse_args()
+    if min(options.groups) < 2:
+        parser.error(f"--groups are of at least 2 rollouts, found {min(options.groups)}; 1 is always measured.")
     if options.quick:
-        options.size, options.groups, options.frames, options.kinds = "random", [1, 2], [3], ["apart"]
+        options.size, options.groups, options.frames, options.kinds = "random", [2], [3], ["apart"]
         options.rounds, options.runs, options.shape, options.answer_tokens = 1, 1, "quick", 4
     return options
 
@@ -192,41 +194,51 @@ def detector(size: str) -> DetectorGrounder:
 
 
 def measure(pipeline: TwoSystemPipeline, point: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Every group size in every round, one after the other; medians of seconds, and of the ratios to one rollout."""
+    """All rollouts singly and every group size in every round; medians of seconds, and of the ratios to one rollout."""
     laps, cases = Laps(torch.device(point["device"])), clips_and_plans(point, options)
-    rounds: list[dict[str, dict[str, float]]] = []
-    for _ in range(options.rounds + 1):
-        found = {}
-        for group in options.groups:
-            for clip, plans in cases:
-                fill(pipeline, unseen(clip), plans[:group], laps)
-            found[str(group)] = laps.take()
-        if options.separately:
-            for clip, plans in cases:
-                for plan in plans:
-                    fill(pipeline, unseen(clip), [plan], laps)
-            found[f"{max(options.groups)}, one by one"] = laps.take()
-        rounds.append(found)
-    rounds = rounds[1:]
-    first = str(options.groups[0])
-    names = list(rounds[0])
+    rounds = [one_round(pipeline, cases, options.groups, laps) for _ in range(options.rounds + 1)][1:]
+    names, plans = list(rounds[0]), [plan for _, group in cases for plan in group]
     return {
         "seconds": {
-            name: {part: statistics.median(found[name][part] for found in rounds) / len(cases) for part in PARTS}
-            for name in names
+            name: {part: statistics.median(found[name][part] for found in rounds) for part in PARTS} for name in names
         },
         "ratios": {
-            name: statistics.median(sum(found[name].values()) / sum(found[first].values()) for found in rounds)
+            name: statistics.median(sum(found[name].values()) / sum(found["1"].values()) for found in rounds)
             for name in names
         },
+        "share_without_frames": sum(not plan.keyframes for plan in plans) / len(plans),
     }
+
+
+def one_round(
+    pipeline: TwoSystemPipeline, cases: Sequence[tuple[Clip, list[Plan]]], groups: Sequence[int], laps: Laps
+) -> dict[str, dict[str, float]]:
+    """Mean seconds per clip: of one rollout that names frames, of every group, and of the largest one by one."""
+    found = {name: dict.fromkeys(PARTS, 0.0) for name in ("1", *map(str, groups), f"{max(groups)}, one by one")}
+
+    def add(name: str, taken: Mapping[str, float], share: float) -> None:
+        for part in PARTS:
+            found[name][part] += share * taken[part] / len(cases)
+
+    for clip, plans in cases:
+        for group in groups:
+            fill(pipeline, unseen(clip), plans[:group], laps)
+            add(str(group), laps.take(), 1.0)
+        named = sum(bool(plan.keyframes) for plan in plans)
+        for plan in plans:
+            fill(pipeline, unseen(clip), [plan], laps)
+            taken = laps.take()
+            add(f"{max(groups)}, one by one", taken, 1.0)
+            if plan.keyframes:
+                add("1", taken, 1.0 / named)
+    return found
 
 
 def clips_and_plans(point: Mapping[str, Any], options: argparse.Namespace) -> list[tuple[Clip, list[Plan]]]:
     """Clips, each with the plans of its largest group; smaller groups are their beginnings."""
     most = max(options.groups)
     if point["kind"].startswith("sampled"):
-        return sampled_groups(options.clips, most)
+        return [case for case in sampled_groups(options.clips, most) if any(plan.keyframes for plan in case[1])]
     frames = DiscFrames(point["frames"], picture_side(options))
     clip = Clip(id="discs", task="video", split="", kind="", expression="", frames=frames)
     return [(clip, plans_of_group(most, point))]
@@ -266,12 +278,14 @@ def table(results: Results, wanted: Sequence[dict[str, Any]]) -> str:
     rows = []
     for point in wanted:
         runs = results.of(point)
+        absent = runs[0]["share_without_frames"]
+        kind = point["kind"] + (f", {absent:.0%} of the answers without frames" if absent else "")
         for name in runs[0]["seconds"]:
             seconds = [statistics.median(run["seconds"][name][part] for run in runs) for part in PARTS]
             ratios = [run["ratios"][name] for run in runs]
             rows.append(
                 [
-                    f"{point['size']} on {point['device']}, {point['frames']} frames, {point['kind']}",
+                    f"{point['size']} on {point['device']}, {point['frames']} frames, {kind}",
                     name,
                     *(f"{1000 * value:.0f}" for value in seconds),
                     f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",

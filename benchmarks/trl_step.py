@@ -4,13 +4,14 @@
     python benchmarks/trl_step.py --points 1024x64 --groups 4 16       and group sizes beside 8
     python benchmarks/trl_step.py --points 1024x256 2048x256 --lengths varied
     python benchmarks/trl_step.py --points 2048x64 --runs 1
-    python benchmarks/trl_step.py --device cuda --shape 7b --family omni
+    python benchmarks/trl_step.py --device cuda --shape 7b --checkpointing
 
 Both sides have the same weights, images, completion lengths, LoRA, reward and sampling, and take steps alternately. A
 point is a prompt length and a completion length; *varied* lengths rise evenly from an eighth of the longest to it. TRL
 runs with its default cache and with its static one. Every run is a process of its own with one thread, in which the
 allocator keeps what was freed: otherwise page faults make TRL up to a quarter slower. What is there in the results file
-is not measured again, so an interrupted measurement goes on where it stopped. Needs `pip install -e ".[bench]"`.
+is not measured again, so an interrupted measurement goes on where it stopped. A point that does not fit on the GPU is
+kept as such, with the side that ran out of memory. Needs `pip install -e ".[bench]"`.
 
 Not counted on either side: the optimizer. Counted on TRL's: what its trainer does around the model within a step.
 """
@@ -106,15 +107,22 @@ def measure(point: Point) -> dict[str, Any]:
     steps = point["steps"] + 1
     conversations = [image_prompt(processor, point["prompt"], seed=seed) for seed in range(steps)]
     sides: dict[str, list[dict[str, float]]] = {"trl": [], "ours": []}
+    turn = "trl"
 
     def after_step(number: int, seconds: dict[str, float]) -> None:
+        nonlocal turn
         sides["trl"].append(seconds)
+        turn = "ours"
         sides["ours"].append(ours.step(conversations[number], number))
+        turn = "trl"
 
     settings = TrlSettings(
         lengths, point["beta"], lora, point["cache"] == "static", point["checkpointing"], steps=steps
     )
-    run_trl(model, processor, conversations, settings, reward=reward, device=device, after_step=after_step)
+    try:
+        run_trl(model, processor, conversations, settings, reward=reward, device=device, after_step=after_step)
+    except torch.OutOfMemoryError:
+        return {"out_of_memory": turn}
     rounds = {side: rows[1:] for side, rows in sides.items()}
     middle = {side: medians(rows) for side, rows in rounds.items()}
     each = [ratios(*pair) for pair in zip(rounds["trl"], rounds["ours"], strict=True)]
@@ -157,8 +165,12 @@ def table(results: Results, wanted: list[dict[str, Any]]) -> str:
     header = ["point", "runs", "TRL s", "ours s", *RATIOS, "token ideal"]
     rows = []
     for point in wanted:
-        runs = results.of(point)
+        runs = results.fitting(point)
         if not runs:
+            sides = sorted({row["out_of_memory"] for row in results.of(point)})
+            if sides:
+                rows.append([describe(point), "0", *("does not fit" if s in sides else "-" for s in ("trl", "ours"))])
+                rows[-1] += ["-"] * len(RATIOS) + [f"{token_ideal(point):.2f}"]
             continue
         seconds = [
             statistics.median(sum(run["seconds"][side].get(part, 0.0) for part in RATIOS["step"]) for run in runs)

@@ -82,8 +82,8 @@ def make_point(options: argparse.Namespace, size: str, side: str) -> dict[str, A
     return {"side": side, "prompt": prompt, "completion": completion, "checkpointing": options.checkpointing, **shared}
 
 
-def measure(point: Point) -> dict[str, float]:
-    """Bytes that one update needs at its peak."""
+def measure(point: Point) -> dict[str, Any]:
+    """Bytes that one update needs at its peak, if there are as many."""
     device = torch.device(point["device"])
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     shape = with_vocabulary(SHAPES[point["shape"]], point["vocabulary"])
@@ -94,9 +94,12 @@ def measure(point: Point) -> dict[str, float]:
     side = trl_scores if point["side"] == "trl" else our_scores
     scores = side(point, model, processor, read_prompt(processor, conversation, device), completions)
     start = reset_peak(device)
-    logprobs = scores()
-    advantages = torch.linspace(-1, 1, point["group"], device=device)[:, None]
-    (torch.exp(logprobs - logprobs.detach()) * advantages).mean().backward()
+    try:
+        logprobs = scores()
+        advantages = torch.linspace(-1, 1, point["group"], device=device)[:, None]
+        (torch.exp(logprobs - logprobs.detach()) * advantages).mean().backward()
+    except torch.OutOfMemoryError:
+        return {"out_of_memory": point["side"]}
     return {"bytes": peak(device) - start}
 
 
@@ -184,12 +187,12 @@ def table(results: Results, wanted: Sequence[dict[str, Any]]) -> str:
         sizes = ", ".join(f"{name} {point[name]}" for name in ("prompt", "completion", "group", "vocabulary"))
         where = f"{point['family']} {point['shape']} on {point['device']}"
         rows.append([f"{sizes}, {where}" + (", checkpointing" if point["checkpointing"] else ""), point["side"]])
-        rows[-1] += ["-" if middle is None else f"{middle / 2**30:.2f}", share]
+        rows[-1] += ["does not fit" if middle is None else f"{middle / 2**30:.2f}", share]
     return markdown_table(["point", "side", "GiB above the start", "of the plain form"], rows)
 
 
 def _median(results: Results, point: dict[str, Any]) -> float | None:
-    values = [row["bytes"] for row in results.of(point)]
+    values = [row["bytes"] for row in results.fitting(point)]
     return statistics.median(values) if values else None
 
 

@@ -4,12 +4,14 @@
 
 Needs `pip install -e ".[bench]"`.
 
-`python train.py fit --config configs/refavs.yaml` twice at the same time, each on one core: as it is, and with
-everything computed once per completion (`--model.grpo.engine plain`, `--model.propagator.batched false`; the detector
-shares in both). Both draw the same noise. In exact arithmetic they would be one run; sums in another order make single
-probabilities differ in the sixth digit, until somewhere another token is drawn and the two go on like two seeds.
-Printed: seconds of every part of a step, their ratios, after how many steps the mean rewards first differ, and what
-both have learned. Written: `benchmarks/results/whole_run.json` and `.md`, and `docs/images/whole_run.png`.
+`python train.py fit --config configs/refavs.yaml` twice at the same time, each on one core: as it is, and in the plain
+form (`--model.grpo.engine plain`, `--model.propagator.batched false`). The plain form is no straw man: it runs the
+towers and reads the prompt once as well, and then has a row per completion while sampling and in reference and update,
+and follows one object after another; the detector shares in both. Both draw the same noise. In exact arithmetic they
+would be one run; sums in another order make single probabilities differ in the sixth digit, until somewhere another
+token is drawn and the two go on like two seeds. Printed: seconds of every part of a step, their ratios, after how many
+steps the mean rewards first differ, and what both have learned. Written: `benchmarks/results/whole_run.json` and `.md`,
+and `docs/images/whole_run.png`.
 """
 
 from __future__ import annotations

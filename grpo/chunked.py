@@ -71,7 +71,7 @@ class _ChosenLogprobs(torch.autograd.Function):
         sharpness: float,
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
-        logprobs, entropy = (torch.empty(len(hidden), device=hidden.device) for _ in range(2))
+        logprobs, entropy = (torch.empty(len(hidden), dtype=torch.float32, device=hidden.device) for _ in range(2))
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), chunk):
             some = slice(start, start + chunk)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from grpo.attention_kernels import attend, merged
 from grpo.packed_layers import rotate
-from grpo.rollout_weights import RolloutLayer, RolloutWeights
+from grpo.rollout_layers import RolloutLayer
+from grpo.rollout_weights import RolloutWeights
 from models.processing import EncodedPrompt
 
 FIRST_CAPACITY = 64

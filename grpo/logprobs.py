@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -36,7 +36,12 @@ class TokenLogprobs:
 
 
 def token_logprobs(
-    reasoner: Reasoner, encoded: EncodedPrompt, completion_ids: Sequence[Int64[Tensor, "_"]], *, temperature: float
+    reasoner: Reasoner,
+    encoded: EncodedPrompt,
+    completion_ids: Sequence[Int64[Tensor, "_"]],
+    *,
+    temperature: float,
+    chunk: int | None = None,
 ) -> TokenLogprobs:
     """Score completions of one prompt under the current weights.
 
@@ -45,6 +50,7 @@ def token_logprobs(
         encoded: The prompt that they answer.
         completion_ids: Token ids of each, of any lengths, on any device; at least one completion.
         temperature: Divides the logits; the one they were sampled with, or 1 for greedy ones.
+        chunk: Tokens whose logits exist at the same time, as long as no gradient needs them; None takes all.
 
     Returns:
         Values on the reasoner's device, with gradient where autograd is on.
@@ -59,11 +65,13 @@ def token_logprobs(
         inputs_embeds=embeddings, position_ids=positions, use_cache=False
     ).last_hidden_state
     predicting = hidden[:, prompt - 1 : -1][mask]  # (N, L, hidden) -> (trained tokens, hidden)
-    distribution = torch.log_softmax(reasoner.lm_head(predicting).float() / temperature, dim=-1)
-    chosen = distribution.gather(-1, ids[mask][:, None]).squeeze(-1)
-    with torch.no_grad():
-        entropy = -(distribution.exp() * distribution).sum(dim=-1)
-    blank = torch.zeros(mask.shape, device=ids.device)
+    chunk = chunk or len(predicting)
+    parts = [
+        _chosen(reasoner.lm_head(some), targets, temperature=temperature)
+        for some, targets in zip(torch.split(predicting, chunk), torch.split(ids[mask], chunk), strict=True)
+    ]
+    chosen, entropy = (torch.cat(values) for values in zip(*parts, strict=True))
+    blank = torch.zeros(mask.shape, dtype=torch.float32, device=ids.device)
     return TokenLogprobs(blank.masked_scatter(mask, chosen), blank.masked_scatter(mask, entropy), mask)
 
 
@@ -84,3 +92,13 @@ def pad_completions(
     ids = pad_sequence(list(rows), batch_first=True, padding_value=pad_id)
     lengths = torch.tensor([len(row) for row in rows])
     return ids, torch.arange(ids.shape[1]) < lengths[:, None]
+
+
+def _chosen(
+    logits: Float[Tensor, "tokens vocab"], targets: Int64[Tensor, "tokens"], *, temperature: float
+) -> tuple[Float32[Tensor, "tokens"], Float32[Tensor, "tokens"]]:
+    """Log-probabilities of the targets, and entropies without gradient."""
+    distribution = torch.log_softmax(logits.float() / temperature, dim=-1)
+    with torch.no_grad():
+        entropy = -(distribution.exp() * distribution).sum(dim=-1)
+    return distribution.gather(-1, targets[:, None]).squeeze(-1), entropy

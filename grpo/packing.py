@@ -82,7 +82,7 @@ def packed_logprobs(reasoner: Reasoner, requests: Sequence[ScoreRequest], *, tem
     logprobs, entropy = chosen_logprobs(
         states.index_select(0, row.predicting), reasoner.lm_head.weight, targets, temperature=temperature
     )
-    blank = torch.zeros(mask.shape, device=reasoner.device)
+    blank = torch.zeros(mask.shape, dtype=torch.float32, device=reasoner.device)
     return TokenLogprobs(blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, entropy), mask)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -34,7 +34,7 @@ class Completion:
     """
 
     ids: Int64[Tensor, "tokens"]
-    logprobs: Float[Tensor, "tokens"]
+    logprobs: Float32[Tensor, "tokens"]
     is_truncated: bool
 
 
@@ -57,7 +57,7 @@ def rollout(reasoner: Reasoner, encoded: EncodedPrompt, keys: Sequence[int], sam
     names = torch.tensor(keys, dtype=torch.long, device=device)
     ends = torch.tensor(reasoner.end_of_turn_ids, device=device)
     ids = torch.zeros(len(keys), sampling.max_new_tokens, dtype=torch.long, device=device)
-    logprobs = torch.zeros(len(keys), sampling.max_new_tokens, device=device)
+    logprobs = torch.zeros(len(keys), sampling.max_new_tokens, dtype=torch.float32, device=device)
     lengths = torch.zeros(len(keys), dtype=torch.long, device=device)
     writing = torch.arange(len(keys), device=device)
     with evaluation_mode(reasoner):

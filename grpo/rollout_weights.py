@@ -1,142 +1,27 @@
-"""The language model as a rollout needs it: functions on rows of tokens, with no caches and masks around them.
-
-Two forms compute the same. *As trained* calls every projection as the module it is, adapter and all: the very numbers
-of the training forward, in any precision. *Merged* folds the adapter into a copy of the weights at the start of a
-rollout and joins the projections that read the same input, so that a layer takes four matrix products instead of
-twenty-one. Merging changes sums by a rounding of the weights' own type: nothing in float32, but in bfloat16 a small
-adapter would drown in the rounding, and the sampled policy would not be the trained one.
-
-The decoder layers' own forward methods are not called, and with them no hook on them. Weights that are spread over
-devices are gathered around a whole rollout, or, where they do not fit, layer by layer: then a layer is entered before
-its parts are called and left behind them.
-"""
+"""The language model as a rollout needs it: its layers (`grpo.rollout_layers`) and its two ends."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from datamodules.errors import ConfigError
 from grpo.frozen_linear import Linear, frozen_linear
+from grpo.rollout_layers import ConvertedLayer, MergedLayer, ModuleLayer, RolloutLayer, Rows, VisitedLayer
 from models.reasoner import Reasoner
-from models.sharding import ShardedModel
 
 NO_ROOM_TO_MERGE = (
     "model.grpo.merge_adapter is true, which copies all layers, and sharding.gather is layer, which has no room for "
     "them. Set --model.grpo.merge_adapter null, or --sharding.gather model."
 )
 """Why a run whose layers come and go cannot sample from a merged copy of them."""
-
-Rows = Float[Tensor, "rows hidden"]
-
-
-class RolloutLayer(ABC):
-    """One decoder layer, without its attention."""
-
-    @abstractmethod
-    def before_attention(self, hidden: Rows) -> Rows:
-        """Normalize what the projections read."""
-
-    @abstractmethod
-    def qkv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
-        """Queries, keys and values side by side, all heads flat."""
-
-    @abstractmethod
-    def kv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
-        """Keys and values alone."""
-
-    @abstractmethod
-    def after_attention(self, hidden: Rows, attended: Float[Tensor, "rows heads"]) -> Rows:
-        """Output projection and feed-forward, each added to what there was."""
-
-
-class ModuleLayer(RolloutLayer):
-    """A layer as trained."""
-
-    def __init__(self, layer: Any) -> None:  # noqa: ANN401 (a transformers class without useful types)
-        self.layer = layer
-
-    def before_attention(self, hidden: Rows) -> Rows:
-        """See `RolloutLayer`."""
-        normed: Tensor = self.layer.input_layernorm(hidden)
-        return normed
-
-    def qkv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
-        """See `RolloutLayer`."""
-        return torch.cat([self.layer.self_attn.q_proj(normed), self.kv(normed)], dim=-1)
-
-    def kv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
-        """See `RolloutLayer`."""
-        attention = self.layer.self_attn
-        return torch.cat([attention.k_proj(normed), attention.v_proj(normed)], dim=-1)
-
-    def after_attention(self, hidden: Rows, attended: Float[Tensor, "rows heads"]) -> Rows:
-        """See `RolloutLayer`."""
-        hidden = hidden + self.layer.self_attn.o_proj(attended)
-        normed = self.layer.post_attention_layernorm(hidden)
-        output: Tensor = hidden + self.layer.mlp(normed)
-        return output
-
-
-class VisitedLayer(ModuleLayer):
-    """A layer as trained, whose weights are here from the beginning to the end of its work only."""
-
-    def __init__(self, layer: Any, model: ShardedModel) -> None:  # noqa: ANN401 (a transformers class without useful types)
-        super().__init__(layer)
-        self.model = model
-
-    def before_attention(self, hidden: Rows) -> Rows:
-        """See `RolloutLayer`."""
-        self.model.enter(self.layer)
-        return super().before_attention(hidden)
-
-    def after_attention(self, hidden: Rows, attended: Float[Tensor, "rows heads"]) -> Rows:
-        """See `RolloutLayer`."""
-        output = super().after_attention(hidden, attended)
-        self.model.leave(self.layer)
-        return output
-
-
-class MergedLayer(RolloutLayer):
-    """A layer whose adapter is folded into a copy of its weights."""
-
-    def __init__(self, layer: Any) -> None:  # noqa: ANN401 (a transformers class without useful types)
-        mlp = layer.mlp
-        self.attention = layer.self_attn
-        self.norms = layer.input_layernorm, layer.post_attention_layernorm
-        self._qkv = _joined(self.attention.q_proj, self.attention.k_proj, self.attention.v_proj)
-        self._out = _joined(self.attention.o_proj)
-        self._gate_up = _joined(mlp.gate_proj, mlp.up_proj)
-        self._down = _joined(mlp.down_proj)
-        self._activation = mlp.act_fn
-
-    def before_attention(self, hidden: Rows) -> Rows:
-        """See `RolloutLayer`."""
-        return _normalized(hidden, self.norms[0])
-
-    def qkv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
-        """See `RolloutLayer`."""
-        return self._qkv(normed)
-
-    def kv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
-        """See `RolloutLayer`."""
-        # Asked of one layer, once per prompt: not worth a copy that stays.
-        return _joined(self.attention.k_proj, self.attention.v_proj)(normed)
-
-    def after_attention(self, hidden: Rows, attended: Float[Tensor, "rows heads"]) -> Rows:
-        """See `RolloutLayer`."""
-        hidden = hidden + self._out(attended)
-        gate, up = self._gate_up(_normalized(hidden, self.norms[1])).chunk(2, dim=-1)
-        return hidden + self._down(self._activation(gate) * up)
 
 
 @dataclass(frozen=True)
@@ -208,12 +93,9 @@ def rollout_weights(reasoner: Reasoner, *, merge: bool | None = None) -> Rollout
             "bias), which a copy of the weights would lack. Set --model.grpo.merge_adapter null."
         )
     is_merged = visited is None and (_loses_nothing(reasoner) if merge is None else merge)
-    form: Callable[[Any], RolloutLayer] = MergedLayer if is_merged else ModuleLayer
-    if visited is not None:
-        form = partial(VisitedLayer, model=visited)
     attention = model.layers[0].self_attn
     return RolloutWeights(
-        layers=tuple(form(layer) for layer in model.layers),
+        layers=tuple(map(_form(reasoner, is_merged=is_merged), model.layers)),
         norm=model.norm,
         head=frozen_linear(reasoner.lm_head.weight, None) if is_merged else reasoner.lm_head,
         embedding=reasoner.embed_tokens,
@@ -222,6 +104,18 @@ def rollout_weights(reasoner: Reasoner, *, merge: bool | None = None) -> Rollout
         key_heads=model.config.num_key_value_heads,
         width=attention.head_dim,
     )
+
+
+def _form(reasoner: Reasoner, *, is_merged: bool) -> Callable[[Any], RolloutLayer]:
+    """What makes a layer into one of a rollout."""
+    kind = reasoner.device.type
+    if is_merged:
+        return MergedLayer
+    if reasoner.visited is not None:
+        return partial(VisitedLayer, model=reasoner.visited)
+    if torch.is_autocast_enabled(kind) and _is_low_rank_only(reasoner):
+        return partial(ConvertedLayer, dtype=torch.get_autocast_dtype(kind))
+    return ModuleLayer
 
 
 def _loses_nothing(reasoner: Reasoner) -> bool:
@@ -237,26 +131,3 @@ def _loses_nothing(reasoner: Reasoner) -> bool:
 def _is_low_rank_only(reasoner: Reasoner) -> bool:
     adapters = [module for module in reasoner.language_model.modules() if isinstance(module, LoraLayer)]
     return not any(adapter.lora_variant or any(adapter.lora_bias.values()) for adapter in adapters)
-
-
-def _normalized(hidden: Rows, norm: Any) -> Rows:  # noqa: ANN401 (a transformers class without useful types)
-    """What the module computes, in one kernel."""
-    return F.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
-
-
-def _joined(*projections: nn.Module) -> Linear:
-    """One linear layer that computes all of these, adapters included."""
-    weights, biases = zip(*(_with_adapter(projection) for projection in projections), strict=True)
-    return frozen_linear(torch.cat(weights), None if biases[0] is None else torch.cat(biases))
-
-
-def _with_adapter(projection: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401 (nn.Linear, or peft's wrapper)
-    if not isinstance(projection, LoraLayer):
-        return projection.weight, projection.bias
-    base = projection.get_base_layer()
-    weight: Tensor = base.weight
-    if not projection.disable_adapters and not projection.merged:
-        for name in projection.active_adapters:
-            if name in projection.lora_A:
-                weight = weight + projection.get_delta_weight(name)
-    return weight, base.bias

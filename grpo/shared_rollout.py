@@ -55,7 +55,7 @@ def shared_rollout(
     names = torch.tensor([key for request in requests for key in request.keys], dtype=torch.long, device=device)
     ends = torch.tensor(list(end_ids), device=device)
     ids = torch.zeros(len(names), sampling.max_new_tokens, dtype=torch.long, device=device)
-    logprobs = torch.zeros(len(names), sampling.max_new_tokens, device=device)
+    logprobs = torch.zeros(len(names), sampling.max_new_tokens, dtype=torch.float32, device=device)
     lengths, has_ended = torch.zeros_like(names), torch.zeros(len(names), dtype=torch.bool, device=device)
     waiting, admitted = deque(requests), 0
     writing = positions = torch.zeros(0, dtype=torch.long, device=device)

@@ -4,7 +4,7 @@ A decoding step of a large model is hundreds of small kernels, and launching the
 them. A graph launches all of them at once, but it repeats the very same kernels on the very same memory. So here every
 group has a fixed place: room for the longest prompt and for all of its rows, filled as far as counters say. Finished
 rows compute on unnoticed until their group is done and the next prompt takes its place. What grows with time, the
-tokens of a row, is read in powers of two; each power has its own graph.
+tokens of a row, is read in a few sizes, each four times the one before; each size has its own graph.
 
 Attention is plain products with one softmax over prompt and own tokens together. It runs without graphs as well, on any
 device, with the same results.
@@ -88,7 +88,7 @@ class StaticDecoder(Decoder):
         self.embedded.copy_(self.weights.embedding(self.tokens))
         capacity, needed = FIRST_CAPACITY, max(self.counted) + 1
         while capacity < needed:
-            capacity *= 2
+            capacity *= 4  # capturing a graph costs more than reading some keys that are masked
         capacity = min(capacity, self.own.shape[-2])
         if capacity not in self.graphs:
             self.graphs[capacity] = self._captured(capacity)

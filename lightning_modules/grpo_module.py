@@ -36,12 +36,12 @@ from grpo.engines import build_engine
 from grpo.losses import UpdateSize
 from grpo.noise import noise_key
 from grpo.sampling import Sampling
-from grpo.self_check import SelfCheck
+from grpo.self_check import CheckedUpdate, SelfCheck
 from grpo.settings import GRPOSettings
 from grpo.stats import LossStats, loss_metrics
 from grpo.update import MicroBatch, PromptGroup, cut, micro_batch_loss, reference_logprobs, worth_training
 from lightning_modules.evaluation import EvaluationSettings
-from lightning_modules.optim import Schedule, clip_gradients, gradient_sync
+from lightning_modules.optim import Schedule, check_precision, clip_gradients, gradient_sync
 from lightning_modules.records import GroupRecord
 from lightning_modules.step_table import StepTable
 from lightning_modules.two_system_module import TwoSystemModule
@@ -114,7 +114,7 @@ class GRPOModule(TwoSystemModule):
         """Refuse, before any weights are read, what cannot be trained.
 
         Raises:
-            ConfigError: There is no reward, or gradients would be scaled behind the clipping's back.
+            ConfigError: There is no reward, or the precision is not one to train in.
         """
         if stage != "fit":
             return
@@ -123,11 +123,7 @@ class GRPOModule(TwoSystemModule):
                 "rewards: expected at least one reward with a weight other than 0, found none. "
                 "Name one, as in --rewards.format FormatReward."
             )
-        if self.trainer.precision == "16-mixed":
-            raise ConfigError(
-                "trainer.precision is 16-mixed, whose gradient scaling does not go with several updates per rollout. "
-                "Set --trainer.precision bf16-mixed."
-            )
+        check_precision(str(self.trainer.precision))
 
     def training_step(self, batch: list[Clip], batch_idx: int) -> None:
         """One rollout of every clip in the batch, and the updates on it.
@@ -168,8 +164,6 @@ class GRPOModule(TwoSystemModule):
             noise_key(seed=self.sampling.noise_seed, rollout_step=step, sample_id="update", index=self.global_rank)
         )
         with self.clock.phase("update"), self.reasoner.gathered_ends():
-            asked = judged[self.self_check.checked % len(judged)]
-            self.self_check(self.engine, self.reasoner, asked, step, temperature=self.sampling.scale)
             metrics = self._update(judged, table)
         self.num_tokens += table.tokens()
         metrics |= table.metrics() | earned | self.clock.lap()
@@ -230,7 +224,7 @@ class GRPOModule(TwoSystemModule):
     def _cut(self, groups: Sequence[PromptGroup]) -> list[MicroBatch]:
         """Micro-batches, as many as the busiest process needs: processes wait for each other in each of them."""
         micros = cut(self.engine, groups, self.grpo)
-        busiest = int(self._gather(torch.tensor([float(len(micros))])).max())
+        busiest = int(self._gather(torch.tensor([len(micros)])).max())
         return micros if busiest == len(micros) else cut(self.engine, groups, self.grpo, at_least=busiest)
 
     def _update(self, groups: Sequence[PromptGroup], table: StepTable) -> dict[str, float]:
@@ -250,6 +244,8 @@ class GRPOModule(TwoSystemModule):
             reference_logprobs(self.engine, self.reasoner, micro, temperature=temperature) if self.grpo.beta else None
             for micro in micros
         ]
+        asked = CheckedUpdate(groups, micros, references, temperature)
+        self.self_check(self.engine, self.reasoner, asked, self.rollout_step)
         packed, norms = [], []
         for _ in range(self.grpo.updates_per_rollout):
             stats: list[LossStats] = []

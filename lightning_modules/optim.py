@@ -1,4 +1,4 @@
-"""Learning-rate schedule, planned number of updates, gradient norm: what manual optimization has to do itself."""
+"""Learning-rate schedule, planned updates, precision, gradient norm: what manual optimization sees to itself."""
 
 from __future__ import annotations
 
@@ -65,6 +65,27 @@ class Schedule:
         progress = min(1.0, (step - self.warmup_steps) / max(1, total_steps - self.warmup_steps))
         fall = progress if self.decay == "linear" else (1 - math.cos(math.pi * progress)) / 2
         return 1 - (1 - self.floor) * fall
+
+
+def check_precision(precision: str) -> None:
+    """Refuse precisions in which the adapter cannot be trained.
+
+    Args:
+        precision: The trainer's, as Lightning spells it.
+
+    Raises:
+        ConfigError: Gradients would be scaled behind the clipping's back, or the adapter would be kept in 16 bits.
+    """
+    if precision == "16-mixed":
+        raise ConfigError(
+            "trainer.precision is 16-mixed, whose gradient scaling does not go with several updates per rollout. "
+            "Set --trainer.precision bf16-mixed."
+        )
+    if precision in ("16-true", "bf16-true"):
+        raise ConfigError(
+            f"trainer.precision is {precision}, which keeps the adapter in 16 bits and rounds its small updates away. "
+            "Set --trainer.precision bf16-mixed; --model.reasoner.dtype bfloat16 stores the frozen base in 16 bits."
+        )
 
 
 def planned_updates(trainer: L.Trainer, *, updates_per_batch: int) -> int | None:

@@ -160,7 +160,7 @@ class SFTModule(TwoSystemModule):
             )
         logprobs, marks = self._read_answers(batch)
         # A mean over the tokens of all processes, which take the mean of what each of them returns.
-        tokens = torch.tensor(float(len(logprobs)), device=self.device)
+        tokens = torch.tensor(len(logprobs), dtype=torch.float32, device=self.device)
         loss = -logprobs.sum() * self.trainer.world_size / self._over_processes(tokens)
         logged = {"loss": loss, "loss/marks": marks}
         self.log_dict(logged, prog_bar=True, batch_size=len(batch), sync_dist=True)

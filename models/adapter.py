@@ -104,7 +104,7 @@ def start_adapter(model: nn.Module, seed: int) -> None:
             fill(parameter, torch.zeros(parameter.shape, device="cpu"))
         elif ".lora_A." in name:
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-            values = torch.empty(parameter.shape, device="cpu")
+            values = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
             fill(parameter, nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator))
 
 

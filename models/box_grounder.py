@@ -109,4 +109,4 @@ class ReasonerGrounder(Grounder):
             to_image_pixels(box, coordinates=self.coordinates, image=image, resized=resized)
             for box in parse_boxes(text)
         ]
-        return Candidates(boxes=torch.tensor(boxes).reshape(-1, 4), scores=torch.ones(len(boxes)))
+        return Candidates(boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), scores=torch.ones(len(boxes)))

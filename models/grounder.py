@@ -200,7 +200,7 @@ class Grounder(nn.Module, ABC):
         if self.keep_best and not len(chosen):
             chosen = order[:1]
         boxes, scores = boxes[chosen], scores[chosen]
-        scale = torch.tensor([original[1] / shown[1], original[0] / shown[0]]).repeat(2)
+        scale = torch.tensor([original[1] / shown[1], original[0] / shown[0]], dtype=torch.float32).repeat(2)
         boxes = clip_boxes_to_image(boxes * scale, original)
         solid = remove_small_boxes(boxes, min_size=1e-3)
         boxes, scores = boxes[solid], scores[solid]

@@ -152,13 +152,12 @@ def plan_memory(sizes: ReasonerSizes, load: Workload) -> MemoryPlan:
         system_2 += load.segmenter.kept_bytes
         tracking = load.segmenter.working_bytes(objects=2 * load.group_size)
     reading, (asked, asking, answers) = _reading(sizes, load), _asking(sizes, load)
-    activations, logits = max(_training_pass(sizes, load), _checking_pass(sizes, load), key=sum)
+    activations, logits = _training_pass(sizes, load)
     states = trained * load.states
-    merged = float(sizes.decoder * load.base_bytes if load.is_merged else 0)
     rows: dict[str, Held] = {
         "base weights": (kept, kept, kept, kept),
         "base weights, gathered": (whole, whole, whole, under_way),
-        "base weights, merged": (merged, 0.0, 0.0, 0.0),
+        "copies for rollouts": (_copied(sizes, load), 0.0, 0.0, 0.0),
         "adapter weights": (trained, trained, trained, trained),
         # Averaging gradients between whole copies needs a second one.
         "gradients": (0.0, 0.0, 0.0, trained * (1 if load.is_sharded or load.devices == 1 else 2)),
@@ -208,6 +207,14 @@ def _gathered(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
     return (sizes.base - sizes.decoder) * load.base_bytes + under_way, update
 
 
+def _copied(sizes: ReasonerSizes, load: Workload) -> float:
+    """Weights that a rollout has twice: layers that the adapter is folded into, or the adapter in 16 bits."""
+    if load.is_merged:
+        return float(sizes.decoder * load.base_bytes)
+    is_converted = load.is_shared and load.compute_bytes == 2 and not (load.is_sharded and load.gather == "layer")
+    return float(sizes.adapter * load.compute_bytes) if is_converted else 0.0
+
+
 def _cache(sizes: ReasonerSizes, load: Workload) -> float:
     """Keys and values of the prompts and rows that are sampled at the same time."""
     per_token = _cache_per_token(sizes, load)
@@ -249,7 +256,10 @@ def _reading(sizes: ReasonerSizes, load: Workload) -> float:
 
 
 def _training_pass(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
-    """What the backward pass of a micro-batch needs and works in, and its logits."""
+    """What the backward pass of a micro-batch needs and works in, and its logits.
+
+    The comparison with the plain engine (`grpo.self_check`) needs less: no gradients, no longer rows, as many logits.
+    """
     # Mixed precision converts the adapter, and saves what it has converted.
     converted = 2.0 * sizes.adapter / sizes.layers if load.compute_bytes == 2 else 0.0
     saved = load.pass_tokens * saved_per_token(sizes) * load.compute_bytes / 2 + converted
@@ -259,15 +269,6 @@ def _training_pass(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
     scored = load.pass_tokens * sizes.vocabulary
     logits = min(scored, _CHUNK_OF_LOGITS) if load.is_shared else scored
     return activations, float(logits * _LOGIT_BYTES)
-
-
-def _checking_pass(sizes: ReasonerSizes, load: Workload) -> tuple[float, float]:
-    """One completion in the plain form and without gradients, which the shared engine is compared with."""
-    if not load.is_shared:
-        return 0.0, 0.0
-    row = load.prompt_tokens + load.max_new_tokens
-    activations = _embeddings(sizes, load) + row * _working_per_token(sizes, load)
-    return activations, float(load.max_new_tokens * sizes.vocabulary * _LOGIT_BYTES)
 
 
 def _embeddings(sizes: ReasonerSizes, load: Workload) -> float:

@@ -47,6 +47,6 @@ class PlacesGrounder(Grounder):
     ) -> list[list[Candidates]]:
         """Read the places of every description; see `Grounder.find`."""
         height, width = images.shape[1:3]
-        scale = torch.tensor([width, height, width, height]) / 100
+        scale = torch.tensor([width, height, width, height], dtype=torch.float32) / 100
         found = [[torch.tensor(parse_places(text)).reshape(-1, 4) * scale for text in row] for row in descriptions]
-        return [[Candidates(boxes.float(), torch.ones(len(boxes))) for boxes in row] for row in found]
+        return [[Candidates(boxes, torch.ones(len(boxes))) for boxes in row] for row in found]

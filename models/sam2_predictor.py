@@ -54,8 +54,8 @@ def prepare_frames(
 
 def normalize_frames(frames: UInt8[torch.Tensor, "*batch 3 side side"]) -> Float[torch.Tensor, "*batch 3 side side"]:
     """RGB bytes to the zero-mean, unit-variance floats that SAM2's encoder expects."""
-    mean = torch.tensor(_MEAN, device=frames.device).view(3, 1, 1)
-    std = torch.tensor(_STD, device=frames.device).view(3, 1, 1)
+    mean = torch.tensor(_MEAN, dtype=torch.float32, device=frames.device).view(3, 1, 1)
+    std = torch.tensor(_STD, dtype=torch.float32, device=frames.device).view(3, 1, 1)
     return (frames.float() / 255 - mean) / std
 
 

@@ -14,7 +14,9 @@ import torch
 class Laps:
     """Adds up the seconds of named parts: processor time of this process on a CPU, time on the wall on a GPU.
 
-    Processor time leaves out whatever else runs on the machine; with one thread it is what a quiet machine would show.
+    Processor time leaves out what else runs on the machine, but not that it takes its part of caches and memory: beside
+    a busy core everything takes up to 1.4 times as long, on all sides alike. So ratios can be compared with those of
+    another day, seconds cannot.
 
     Attributes:
         seconds: Per part, since the last `take`.

@@ -18,6 +18,9 @@ ALLOCATOR = {
 }
 """Keep what was freed: otherwise large tensors cost a page fault for every 4 KB each time, on both sides."""
 
+ONE_GPU = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
+"""The trainer of transformers, on which TRL's is built, would spread a batch over all GPUs that it sees."""
+
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -30,7 +33,7 @@ def in_process(script: Path, point: Point) -> dict[str, Any]:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(script), "--one", json.dumps(point)],
-        env={**os.environ, **ALLOCATOR, **THREADS, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
+        env={**os.environ, **ALLOCATOR, **THREADS, **ONE_GPU, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -63,6 +63,10 @@ class Results:
         """All measurements of a point."""
         return [row for row in self.rows if row["point"] == dict(point)]
 
+    def fitting(self, point: Point) -> list[dict[str, Any]]:
+        """Measurements of a point without those that ran out of memory, which say `out_of_memory` and nothing else."""
+        return [row for row in self.of(point) if "out_of_memory" not in row]
+
     def points(self) -> list[dict[str, Any]]:
         """All points, in the order in which they were first measured."""
         found: list[dict[str, Any]] = []

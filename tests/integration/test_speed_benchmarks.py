@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from datamodules.records import Clip, ParseReport, Plan
+
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 HOLES = """
@@ -26,12 +28,20 @@ print((peak(torch.device("cpu")) - start) / 2**20)
 
 
 @pytest.fixture
-def speed(monkeypatch):
-    """What the scripts share, imported as they import it."""
+def script(monkeypatch):
+    """A script as a module."""
+    before = set(sys.modules)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield lambda name: import_module(f"speed.{name}")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "speed"]:
-        sys.modules.pop(name)
+    yield import_module
+    for name in set(sys.modules) - before:
+        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
+            sys.modules.pop(name)
+
+
+@pytest.fixture
+def speed(script):
+    """What the scripts share, imported as they import it."""
+    return lambda name: script(f"speed.{name}")
 
 
 def run(script: str, *options: str) -> str:
@@ -55,16 +65,40 @@ def rows(path: Path) -> list[dict]:
 
 def test_system_2(tmp_path):
     out = tmp_path / "system2.json"
-    run("system2.py", "--quick", "--separately", f"--out={out}")
+    run("system2.py", "--quick", f"--out={out}")
     (row,) = rows(out)
     assert row["seconds"].keys() == {"1", "2", "2, one by one"}
     assert all(parts["masks"] > 0 for parts in row["seconds"].values())
-    run("system2.py", "--quick", "--separately", f"--out={out}")
+    run("system2.py", "--quick", f"--out={out}")
     assert rows(out) == [row], "what is there is not measured again"
     pictures = tmp_path / "pictures"
     printed = run("plot_speed.py", f"--results={tmp_path}", f"--pictures={pictures}")
     assert [Path(line).name for line in printed.split()] == ["speed_system2.png"]
     assert (pictures / "speed_system2.png").stat().st_size > 1000
+
+
+def test_a_group_is_compared_with_rollouts_that_name_frames(script):
+    """Boxes cost one second for every rollout of a group and masks two, where frames are named."""
+    system2 = script("system2")
+    clock = [0.0]
+
+    class Counted:
+        def ground(self, clip, plans):
+            clock[0] += sum(len(plan.keyframes) > 0 for plan in plans)
+            return plans
+
+        def propagate(self, clip, plans):
+            clock[0] += 2 * sum(len(plan.keyframes) > 0 for plan in plans)
+
+    laps = script("speed.laps").Laps(torch.device("cpu"))
+    laps.now = lambda: clock[0]
+    named, absent = system2.plan_number(0, 4), Plan((), True, ParseReport(True))
+    clips = [Clip(name, "video", "", "", "", system2.DiscFrames(4, 32)) for name in "ab"]
+    cases = [(clips[0], [absent, named, named, named]), (clips[1], [named, named, named, named])]
+    found = system2.one_round(Counted(), cases, [2, 4], laps)
+    assert found["1"] == {"boxes": pytest.approx(1), "masks": pytest.approx(2)}
+    assert found["2"] == {"boxes": 1.5, "masks": 3.0}
+    assert found["4"] == found["4, one by one"] == {"boxes": 3.5, "masks": 7.0}
 
 
 @pytest.mark.parametrize("how", [[], ["--unshared"]], ids=["shared", "unshared"])
@@ -141,6 +175,27 @@ def test_a_step_beside_trl(tmp_path):
     assert "prompt 96, completion 8 varied, group 4, default cache" in printed
 
 
+def test_what_does_not_fit_is_kept_as_such_and_the_rest_is_measured(script, monkeypatch, tmp_path, capsys):
+    steps = script("trl_step")
+    seconds = {side: {"generate": 1.0, "forward": 2.0} for side in ("trl", "ours")}
+
+    def found(_, point):
+        if point["prompt"] == 4096:
+            return {"out_of_memory": "trl"}
+        return {"seconds": seconds, "ratios": dict.fromkeys(steps.RATIOS, 1.0)}
+
+    monkeypatch.setattr(steps, "in_process", found)
+    out = tmp_path / "trl_step.json"
+    options = ["--points", "4096x64", "512x64", "--caches", "default", "--runs", "1", f"--out={out}"]
+    monkeypatch.setattr(sys, "argv", ["trl_step.py", *options])
+    steps.main()
+    too_large, measured = capsys.readouterr().out.splitlines()[-2:]
+    assert too_large.startswith("| prompt 4096")
+    assert too_large.split(" | ")[1:4] == ["0", "does not fit", "-"]
+    assert measured.split(" | ")[1:4] == ["1", "3.00", "3.00"]
+    assert [row.get("out_of_memory") for row in rows(out)] == ["trl", None]
+
+
 def test_the_loss_sees_what_the_sampler_saw_and_trl_does_not(tmp_path):
     pytest.importorskip("trl", reason="TRL comes with the extra `bench`")
     out = tmp_path / "correctness.json"
@@ -159,6 +214,7 @@ def test_half_precision_sees_it_up_to_rounding(tmp_path, kind):
     (row,) = rows(out)
     assert 1e-4 < row["gaps"]["loss"]["mean"] < 0.05
     assert 1e-4 < row["gaps"]["sampling"]["mean"] < 0.05
+    assert 1e-4 < row["gaps"]["rounding"]["mean"] < 0.05
 
 
 def test_measurements_of_several_prompts_are_drawn_as_curves(tmp_path):

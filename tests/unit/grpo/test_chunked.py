@@ -2,20 +2,35 @@
 
 import pytest
 import torch
+from small_models import random_prompt, random_reasoner
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from grpo.chunked import chosen_logprobs
+from grpo.engine import ScoreRequest
+from grpo.shared_engine import SharedEngine
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the size of the largest tensor that any operation returned."""
+    """Remembers the size of the largest tensor that any operation returned.
 
-    elements = 0
+    With `axis` only of tensors of which one axis has so many entries, and with `besides` not of that one and its views.
+    """
+
+    def __init__(self, *, axis: int | None = None, besides: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.elements, self.axis, self.besides = 0, axis, besides
+
+    def counts(self, tensor: torch.Tensor) -> bool:
+        is_weight = (
+            self.besides is not None
+            and tensor.untyped_storage().data_ptr() == self.besides.untyped_storage().data_ptr()
+        )
+        return not is_weight and (self.axis is None or self.axis in tensor.shape)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and self.counts(tensor):
                 self.elements = max(self.elements, tensor.numel())
         return result
 
@@ -47,6 +62,21 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits():
         logprobs, _ = chosen_logprobs(hidden, weight, targets, temperature=1.0, chunk=20)
         logprobs.sum().backward()
     assert seen.elements == 20 * 300
+
+
+@pytest.mark.parametrize("is_checkpointing", [False, True])
+def test_an_update_holds_no_more_logits_than_a_chunk(monkeypatch, is_checkpointing):
+    """28 tokens of two prompts, from the embeddings to the gradients of the adapter, three tokens at a time."""
+    reasoner = random_reasoner(gradient_checkpointing=is_checkpointing).train()
+    weight = reasoner.lm_head.weight
+    monkeypatch.setattr("grpo.chunked.CHUNK_ELEMENTS", 3 * len(weight))
+    completions = [torch.arange(count) for count in (9, 4, 1)]
+    requests = [ScoreRequest(random_prompt(reasoner, length), completions) for length in (12, 7)]
+    with LargestTensor(axis=len(weight), besides=weight) as seen:
+        scores = SharedEngine().score(reasoner, requests, temperature=0.7)
+        scores.logprobs.sum().backward()
+    assert scores.mask.sum() == 28
+    assert seen.elements == 3 * len(weight)
 
 
 def test_without_gradient_nothing_is_kept_for_one():

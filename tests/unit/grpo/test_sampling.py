@@ -3,12 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from datamodules.errors import ConfigError
-from grpo.noise import noise_key
+from grpo.noise import gumbel_noise, noise_key
 from grpo.sampling import Sampling, draw_tokens, nucleus
 
 
@@ -77,6 +77,38 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p(logits, top_p):
     assert probabilities[kept].sum() - probabilities[kept].min() < top_p + 1e-5
     if not kept.all():
         assert probabilities[kept].min() >= probabilities[~kept].max()
+
+
+@settings(max_examples=300)
+@given(
+    rows=st.integers(1, 4).flatmap(
+        lambda count: st.lists(st.lists(st.integers(-12, 6), min_size=5, max_size=5), min_size=count, max_size=count)
+    ),
+    repeats=st.integers(1, 12),
+    top_p=st.sampled_from([0.0005, 0.1, 0.25, 0.5, 0.75, 0.9, 0.999]) | st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**31),
+)
+def test_draws_are_those_from_the_sorted_nucleus(rows, repeats, top_p, seed):
+    """Whole numbers as logits, each several times, so that ties stand inside, outside and on the edge."""
+    logits = torch.tensor(rows, dtype=torch.float32).repeat(1, repeats)
+    keys, positions = torch.arange(len(rows)) + seed, torch.arange(len(rows))
+    ids, logprobs = draw_tokens(logits, keys, positions, Sampling(top_p=top_p))
+    everything = torch.log_softmax(logits, dim=-1)
+    noise = gumbel_noise(keys, positions, logits.shape[-1])
+    expected = (nucleus(everything, top_p) + noise).argmax(dim=-1)
+    assert torch.equal(ids, expected)
+    assert torch.equal(logprobs, everything.gather(-1, expected[:, None]).squeeze(-1))
+
+
+def test_only_draws_from_outside_are_sorted(monkeypatch):
+    """0.4 and 0.3 reach 0.65, so three of ten draws fall outside."""
+    counts = []
+    monkeypatch.setattr("grpo.sampling.nucleus", lambda rows, p: counts.append(len(rows)) or nucleus(rows, p))
+    ids, _ = draw(LOGITS, 2000, top_p=0.65)
+    assert ids.max() == 1
+    assert 500 < sum(counts) < 700
+    draw([5.0, 0.0, 0.0, 0.0], 20, top_p=0.999)
+    assert len(counts) == 1
 
 
 def test_half_precision_logits_are_computed_on_in_float32():

@@ -13,7 +13,8 @@ from datamodules.errors import ConfigError
 from grpo.decoder import Decoder, ExactDecoder
 from grpo.engine import PlainEngine
 from grpo.logprobs import token_logprobs
-from grpo.rollout_weights import ModuleLayer, rollout_weights
+from grpo.rollout_layers import ModuleLayer
+from grpo.rollout_weights import rollout_weights
 from grpo.sampling import Sampling
 from grpo.shared_engine import SharedEngine
 from grpo.shared_rollout import shared_rollout

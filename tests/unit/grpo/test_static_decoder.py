@@ -58,12 +58,13 @@ def test_places_of_fixed_size_draw_the_same(reasoner, frequent_ends, groups, pla
     assert_alike(reasoner, requests, found, sampling)
 
 
-def test_fixed_places_read_their_tokens_in_powers_of_two(reasoner):
-    sampling, requests = Sampling(max_new_tokens=70), requests_of(reasoner, [(9, 24)])
-    decoder = StaticDecoder(rollout_weights(reasoner), groups=1, rows_per_group=24, max_prompt=9, max_new_tokens=70)
+def test_fixed_places_read_their_tokens_in_a_few_sizes(reasoner, monkeypatch):
+    monkeypatch.setattr("grpo.static_decoder.FIRST_CAPACITY", 4)
+    sampling, requests = Sampling(max_new_tokens=20), requests_of(reasoner, [(9, 24)])
+    decoder = StaticDecoder(rollout_weights(reasoner), groups=1, rows_per_group=24, max_prompt=9, max_new_tokens=20)
     found = shared_rollout(decoder, requests, sampling, end_ids=RARE_ENDS, device=reasoner.device)
     assert_alike(reasoner, requests, found, sampling)
-    assert list(decoder.graphs) == [64, 70]
+    assert list(decoder.graphs) == [4, 16, 20]
 
 
 def test_mixed_precision_samples_what_it_scores(reasoner):

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from doubles import adapter, fit, module_of
+from peft.tuners.lora import LoraLayer
 
 from datamodules.errors import RunError
-from grpo.engine import PlainEngine
+from grpo.logprobs import token_logprobs
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -68,9 +69,9 @@ def test_the_shared_engine_trains_what_the_plain_one_trains(make_reasoner, clips
 def test_the_engine_is_compared_with_the_plain_one(make_reasoner, clips, monkeypatch, every, checked):
     """In the first two of three rollouts, and in every second one when asked; prompts take turns."""
     calls = []
-    score = PlainEngine.score
-    monkeypatch.setattr(PlainEngine, "score", lambda *a, **k: calls.append(a[2][0].encoded.clip_id) or score(*a, **k))
-    fit(module_of(make_reasoner(), check_every=every), clips, 3)
+    watched = lambda *a, **k: calls.append(a[1].clip_id) or token_logprobs(*a, **k)  # noqa: E731
+    monkeypatch.setattr("grpo.self_check.token_logprobs", watched)
+    fit(module_of(make_reasoner(), check_every=every, beta=0.0), clips, 3)
     assert calls == [name for name in checked for _ in range(4)]
 
 
@@ -96,3 +97,44 @@ def test_an_engine_that_is_wrong_stops_the_run(make_reasoner, clips, monkeypatch
     monkeypatch.setattr(module.engine, "score", wrong)
     with pytest.raises(RunError, match=r"clip a .*Train with --model\.grpo\.engine plain"):
         fit(module, clips, 1)
+
+
+@pytest.mark.parametrize("is_reference", [False, True])
+def test_an_engine_that_is_wrong_where_prompts_share_a_row_stops_the_run(
+    make_reasoner, clips, monkeypatch, is_reference
+):
+    """For the last prompt of the row alone, under the policy or under the reference, in the first rollout."""
+    module = module_of(make_reasoner(), beta=0.1)
+    score = module.engine.score
+
+    def wrong(reasoner, requests, *, temperature):
+        scores = score(reasoner, requests, temperature=temperature)
+        adapters = [layer for layer in reasoner.modules() if isinstance(layer, LoraLayer)]
+        if len(requests) > 1 and adapters[0].disable_adapters is is_reference:
+            scores.logprobs.detach()[-4:] += 0.01
+        return scores
+
+    monkeypatch.setattr(module.engine, "score", wrong)
+    kind = "of the reference scored together and one by one" if is_reference else "when sampled and when scored"
+    with pytest.raises(RunError, match=rf"{kind}.* clip b "):
+        fit(module, clips, 1)
+
+
+def test_the_check_keeps_to_the_token_budget(make_reasoner, clips, monkeypatch):
+    """Groups of four in portions of at most 66 tokens, which one group exceeds: what is checked is what is trained."""
+    module, sizes = module_of(make_reasoner(), micro_batch_tokens=66), {True: [], False: []}
+    score = module.engine.score
+
+    def watched(reasoner, requests, *, temperature):
+        tokens = [
+            module.engine.tokens(r.encoded.embeddings.shape[1], [len(ids) for ids in r.completion_ids])
+            for r in requests
+        ]
+        sizes[torch.is_grad_enabled()].append(sum(tokens))
+        return score(reasoner, requests, temperature=temperature)
+
+    monkeypatch.setattr(module.engine, "score", watched)
+    fit(module, clips, 1)
+    assert len(sizes[True]) > 1
+    assert set(sizes[False]) == set(sizes[True])
+    assert max(sizes[False]) <= 66

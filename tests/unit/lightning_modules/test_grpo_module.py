@@ -270,11 +270,18 @@ def test_an_end_that_nobody_knows_is_refused(make_reasoner, clips):
         fit(module_of(make_reasoner(), schedule=Schedule(decay="linear")), clips, -1)
 
 
-def test_gradient_scaling_is_refused(make_reasoner):
+@pytest.mark.parametrize(
+    ("precision", "reason"),
+    [("16-mixed", "gradient scaling"), ("16-true", "adapter in 16 bits"), ("bf16-true", "adapter in 16 bits")],
+)
+def test_precisions_that_cannot_train_an_adapter_are_refused(make_reasoner, clips, precision, reason):
     module = module_of(make_reasoner())
-    module._trainer = type("Trainer", (), {"precision": "16-mixed"})()
-    with pytest.raises(ConfigError, match=r"trainer\.precision is 16-mixed.*--trainer\.precision bf16-mixed"):
+    module._trainer = type("Trainer", (), {"precision": precision})()
+    with pytest.raises(ConfigError, match=rf"precision is {precision}, .*{reason}.*--trainer\.precision bf16-mixed"):
         module.setup("fit")
+    if precision == "bf16-true":
+        with pytest.raises(ConfigError, match=r"--model\.reasoner\.dtype bfloat16"):
+            fit(module_of(make_reasoner()), clips, 1, precision=precision)
 
 
 def test_mixed_precision_samples_and_trains_the_same_policy(make_reasoner, make_clip, monkeypatch):

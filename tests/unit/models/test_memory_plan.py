@@ -42,6 +42,13 @@ def test_weights_gradients_and_optimizer_are_what_they_are() -> None:
     assert planned(devices=2)["gradients"][3] == pytest.approx(2 * trained), "averaged in a copy"
 
 
+def test_a_rollout_has_the_adapter_in_16_bits_as_well() -> None:
+    """Unless it computes in 32, or holds no layers."""
+    assert planned()["copies for rollouts"] == (pytest.approx(2 * SEVEN.adapter / GB), 0, 0, 0)
+    for change in ({"compute_bytes": 4}, {"is_shared": False}, {"is_sharded": True, "gather": "layer"}):
+        assert planned(**change)["copies for rollouts"] == (0, 0, 0, 0)
+
+
 def test_keys_and_values_of_a_prompt_exist_once() -> None:
     """57 344 bytes per token at 7B: 28 layers, keys and values, 512 numbers of 2 bytes."""
     cache = planned(prompt_tokens=1000, max_new_tokens=100)["KV cache"][0]
@@ -65,7 +72,7 @@ def test_shards_hold_their_share_and_gather_what_they_need() -> None:
         ({"checkpointing": False}, "activations", 3),
         ({"micro_batch_tokens": 32768, "prompts": 4}, "activations", 3),
         ({"prompts": 4}, "KV cache", 0),
-        ({"is_merged": True}, "base weights, merged", 0),
+        ({"is_merged": True}, "copies for rollouts", 0),
         ({"base_bytes": 4}, "base weights", 0),
         ({"is_shared": False, "micro_batch_tokens": 4096}, "logits", 3),
         ({"segmenter": Segmenter("large", kept_frames=200)}, "System 2", 2),

@@ -22,12 +22,18 @@ def scene_loader():
     return PerceptionData(20, pairs=1, clips=1, val_pairs=2, workers=2).train_dataloader()
 
 
+def begun(loader):
+    """Batches of a loader that has begun, and its workers; other tests may have left processes of their own."""
+    before = active_children()
+    batches = iter(loader())
+    next(batches)
+    return batches, [process for process in active_children() if process not in before]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("loader", [clip_loader, scene_loader])
 def test_signals_from_elsewhere_do_not_end_workers(loader, number):
-    batches = iter(loader())
-    next(batches)
-    workers = active_children()
+    batches, workers = begun(loader)
     assert len(workers) == 2
 
     numbers = [worker.pid for worker in workers]
@@ -40,9 +46,8 @@ def test_signals_from_elsewhere_do_not_end_workers(loader, number):
 @pytest.mark.parametrize("loader", [clip_loader, scene_loader])
 def test_the_training_process_can_end_its_workers(loader):
     """As it does when it exits with a loader still open; it would wait for them for ever otherwise."""
-    batches = iter(loader())
-    next(batches)
-    workers = active_children()
+    batches, workers = begun(loader)
+    assert len(workers) == 2
 
     for worker in workers:
         os.kill(worker.pid, signal.SIGTERM)

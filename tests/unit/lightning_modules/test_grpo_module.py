@@ -270,30 +270,6 @@ def test_an_end_that_nobody_knows_is_refused(make_reasoner, clips):
         fit(module_of(make_reasoner(), schedule=Schedule(decay="linear")), clips, -1)
 
 
-@pytest.mark.parametrize(
-    ("precision", "reason"),
-    [("16-mixed", "gradient scaling"), ("16-true", "adapter in 16 bits"), ("bf16-true", "adapter in 16 bits")],
-)
-def test_precisions_that_cannot_train_an_adapter_are_refused(make_reasoner, clips, precision, reason):
-    module = module_of(make_reasoner())
-    module._trainer = type("Trainer", (), {"precision": precision})()
-    with pytest.raises(ConfigError, match=rf"precision is {precision}, .*{reason}.*--trainer\.precision bf16-mixed"):
-        module.setup("fit")
-    if precision == "bf16-true":
-        with pytest.raises(ConfigError, match=r"--model\.reasoner\.dtype bfloat16"):
-            fit(module_of(make_reasoner()), clips, 1, precision=precision)
-
-
-def test_mixed_precision_samples_and_trains_the_same_policy(make_reasoner, make_clip, monkeypatch):
-    """In bfloat16 log-probabilities of about 5 nats agree to some hundredths at worst; sound is prepared in float32."""
-    seen = []
-    original = losses.importance_ratio
-    monkeypatch.setattr(losses, "importance_ratio", lambda b, s: seen.append(original(b, s)) or seen[-1])
-    watch = fit(module_of(make_reasoner()), [make_clip()], 1, precision="bf16-mixed")
-    assert (seen[0] - 1).abs().max() < 0.1
-    assert watch.metrics[0]["grad_norm"] > 0
-
-
 def test_the_learning_rate_falls_to_its_floor(make_reasoner, clips):
     """Two warm-up updates (1/2, 1), then linearly from 1 to the floor over the remaining two: 1, 0.6."""
     schedule = Schedule(warmup_steps=2, decay="linear", floor=0.2)

@@ -9,7 +9,7 @@ the benchmark brings predictions and ground truth to 256 x 256, each from its ow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from datamodules.refavs import FRAME_COUNT, Row
 from metrics.refavs import SIZE, hard_logits, resize_target
 from metrics.refavs_scores import refavs_parts
 from metrics.score.answers import Answer, Oddity, Problem, UnusableAnswer
+from metrics.score.folder import some
 from metrics.score.pictures import read_picture
 
 
@@ -50,6 +51,27 @@ def answer_folders(predictions: Path, row: Row) -> Iterator[Path]:
     yield predictions / row.folder / f"{row.number:05d}_{row.name}"
     yield predictions / row.folder / row.name
     yield predictions / row.uid
+
+
+def other_names(predictions: Path, place: Path, rows: Iterable[Row]) -> str:
+    """What lies in a clip's folder where its predictions should be, for a message.
+
+    Args:
+        predictions: The folder of predictions, which paths in the text begin in.
+        place: Folder of the rows' split in it.
+        rows: Rows without any prediction.
+
+    Returns:
+        What was expected and what was found, of the first clip that has a folder; empty when none has one.
+    """
+    row = next((row for row in rows if (place / row.folder).is_dir()), None)
+    if row is None:
+        return ""
+    folder, expected = place / row.folder, next(answer_folders(place, row)) / "00000.png"
+    found = some(sorted(path.name for path in folder.iterdir())) or "nothing"
+    return (
+        f"expected for example {expected.relative_to(predictions)}, found in {folder.relative_to(predictions)}: {found}"
+    )
 
 
 def score_row(job: ClipJob) -> Answer:

@@ -40,10 +40,15 @@ def check_predictions(predictions: Path, videos: Sequence[str], *, benchmark: st
     lines = [
         f"--predictions: {predictions} holds no folder of any of the {len(videos)} videos of {benchmark};"
         f" expected for example {videos[0]}/.",
-        f"Found: {', '.join(names[:_SHOWN]) or 'an empty folder'}{', ...' if len(names) > _SHOWN else ''}",
+        f"Found: {some(names) or 'an empty folder'}",
         *_hints(predictions, names, videos, benchmark),
     ]
     raise DataLayoutError("\n".join(lines))
+
+
+def some(names: Sequence[str]) -> str:
+    """Names for a message; a long list is cut."""
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _hints(predictions: Path, names: Sequence[str], videos: Sequence[str], benchmark: str) -> list[str]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from datamodules import mevis, refavs, revos_meta
+from datamodules.errors import DataLayoutError
 from datamodules.findings import Findings
 from datamodules.layout import check_masks
+from datamodules.refavs import Row
 from datamodules.revos_meta import Video
 from datamodules.tree import Tree
 from metrics.score.answers import Answer
-from metrics.score.clips import ClipJob, answer_folders, score_row
-from metrics.score.folder import check_predictions
+from metrics.score.clips import ClipJob, answer_folders, other_names, score_row
+from metrics.score.folder import check_predictions, some
 from metrics.score.videos import VideoJob, score_expression
 
 Benchmark = Literal["refavs", "revos", "mevis"]
@@ -70,29 +72,69 @@ def make_plan(benchmark: Benchmark, root: Path, predictions: Path, splits: Seque
 
 def _plan_refavs(root: Path, predictions: Path, splits: Sequence[str]) -> Plan:
     base = refavs.TREE.find(root)
-    rows = [row for row in refavs.read_table(base) if row.split in (splits or SPLITS["refavs"])]
-    places = {split: _split_folder(predictions, split) for split in dict.fromkeys(row.split for row in rows)}
+    rows = _clip_rows(base, splits)
+    places = {split: _split_folder(predictions, split) for split in rows}
     given = {
         split
         for split, place in places.items()
-        if any(folder.is_dir() for row in rows if row.split == split for folder in answer_folders(place, row))
+        if any(folder.is_dir() for row in rows[split] for folder in answer_folders(place, row))
     }
+    others = {split: other_names(predictions, places[split], rows[split]) for split in rows if split not in given}
     if not given:
-        check_predictions(predictions, list(dict.fromkeys(row.folder for row in rows)), benchmark="refavs")
-    chosen = tuple(split for split in places if split in given or split in splits)
-    rows = [row for row in rows if row.split in chosen]
-    repeated = {uid: count for uid, count in Counter(row.uid for row in rows).items() if count > 1}
-    remarks = [f"no predictions for {split}: it was left out" for split in places if split not in chosen]
+        _refuse_clips(predictions, places, rows, others)
+    chosen = tuple(split for split in rows if split in given or split in splits)
+    remarks = [
+        f"no predictions for {split}: it was left out{'; ' if text else ''}{text}"
+        for split, text in others.items()
+        if split not in chosen
+    ]
+    asked = sorted((row for split in chosen for row in rows[split]), key=lambda row: row.number)
+    remarks += _shared_folders(asked, places)
+    jobs = tuple(ClipJob(row, base, places[row.split]) for row in asked)
+    return Plan(chosen, jobs, score_row, tuple(remarks))
+
+
+def _clip_rows(base: Path, splits: Sequence[str]) -> dict[str, list[Row]]:
+    """Rows of the splits that were named, or of those test splits that the table has."""
+    wanted, rows = splits or SPLITS["refavs"], defaultdict[str, list[Row]](list)
+    for row in refavs.read_table(base):
+        rows[row.split].append(row)
+    lacking = [split for split in wanted if split not in rows]
+    if lacking and (splits or len(lacking) == len(wanted)):
+        raise DataLayoutError(
+            f"--splits: {base / 'metadata.csv'} has no rows of {', '.join(lacking)};"
+            f" it has {', '.join(sorted(rows)) or 'none at all'}."
+        )
+    return {split: found for split, found in rows.items() if split in wanted}
+
+
+def _refuse_clips(
+    predictions: Path, places: Mapping[str, Path], rows: Mapping[str, Sequence[Row]], others: Mapping[str, str]
+) -> None:
+    """Say what a folder without a single prediction holds: clips with other names inside, or none of the clips."""
+    text = next((text for text in others.values() if text), "")
+    if text:
+        raise DataLayoutError(
+            f"--predictions: {predictions} holds folders of clips of refavs, but none of any expression;"
+            f" {text}.\nName the folders by row, category and number, as docs/evaluation.md says."
+        )
+    for place in places.values():
+        clips = dict.fromkeys(row.folder for split in rows if places[split] == place for row in rows[split])
+        check_predictions(place, list(clips), benchmark="refavs")
+
+
+def _shared_folders(rows: Sequence[Row], places: Mapping[str, Path]) -> list[str]:
+    """A remark on uids that stand for several rows and have one folder."""
+    repeated = {uid for uid, count in Counter(row.uid for row in rows).items() if count > 1}
     shared = [
         row.uid for row in rows if row.uid in repeated and not next(answer_folders(places[row.split], row)).is_dir()
     ]
-    if shared:
-        remarks.append(
-            f"{len(set(shared))} uids stand for {len(shared)} rows, some with other targets; a folder named by uid was"
-            f" scored for each of them: {', '.join(dict.fromkeys(shared))}"
-        )
-    jobs = tuple(ClipJob(row, base, places[row.split]) for row in rows)
-    return Plan(chosen, jobs, score_row, tuple(remarks))
+    if not shared:
+        return []
+    return [
+        f"{len(set(shared))} uids stand for {len(shared)} rows, some with other targets; a folder named by uid was"
+        f" scored for each of them: {', '.join(dict.fromkeys(shared))}"
+    ]
 
 
 def _plan_videos(benchmark: Benchmark, root: Path, predictions: Path, splits: Sequence[str]) -> Plan:
@@ -103,12 +145,14 @@ def _plan_videos(benchmark: Benchmark, root: Path, predictions: Path, splits: Se
     for split in splits:
         folder = base if benchmark == "revos" else base / split
         videos = revos_meta.read_videos(base, split) if benchmark == "revos" else mevis.read_videos(base, split)
+        if not videos:
+            raise tree.error(base, [f"the table of {split} names no video"])
         masks, foreground = folder / revos_meta.MASKS, folder / revos_meta.FOREGROUND
         _check_masks(tree, base, masks, videos)
         place = _split_folder(predictions, split)
         ignored = check_predictions(place, [video.name for video in videos], benchmark=benchmark)
         if ignored:
-            remarks.append(f"{len(ignored)} names in {place} belong to no video and were ignored: {_some(ignored)}")
+            remarks.append(f"{len(ignored)} names in {place} belong to no video and were ignored: {some(ignored)}")
         has_foreground = benchmark == "revos" and foreground.is_file()
         if benchmark == "revos" and not has_foreground:
             remarks.append(f"there is no {revos_meta.FOREGROUND}: R was left out")
@@ -129,7 +173,3 @@ def _check_masks(tree: Tree, base: Path, masks: Path, videos: Sequence[Video]) -
 def _split_folder(predictions: Path, split: str) -> Path:
     """Predictions of several splits may lie in a folder each; those of one, in the folder itself."""
     return predictions / split if (predictions / split).is_dir() else predictions
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -9,7 +9,7 @@ from PIL import Image
 from score_trees import CLIPS, ROWS, SIZE, save, write_clip_predictions, write_clip_truth
 
 from datamodules.errors import DataLayoutError, MediaError
-from metrics.score.__main__ import score
+from metrics.score.__main__ import main, score
 from metrics.score.answers import Oddity, Problem, oddities_by_kind, problems_by_kind
 
 
@@ -179,3 +179,49 @@ def test_a_folder_of_another_benchmark_is_refused(refavs, tmp_path):
     (tmp_path / "others" / "0ab4afe7fb46").mkdir(parents=True)
     with pytest.raises(DataLayoutError, match="These look like predictions for mevis"):
         run(refavs[0], tmp_path / "others")
+
+
+@pytest.mark.parametrize("splits", [[], ["--splits", "test_s", "--invalid", "worst"]])
+def test_clips_with_other_names_inside_are_refused(refavs, tmp_path, capsys, splits):
+    """The layout of the ground truth is what one would take first, as the benchmark has none for predictions."""
+    root, *_ = refavs
+    named = [f"--root={root}", f"--predictions={root / 'gt_mask'}", f"--out={tmp_path / 'out' / 'results.json'}"]
+    assert main(["refavs", *named, "--workers=1", *splits]) == 1
+    printed = capsys.readouterr()
+    assert "gt_mask holds folders of clips of refavs, but none of any expression" in printed.err
+    assert f"expected for example {CLIPS[0]}/00000_cat_1/00000.png" in printed.err
+    assert f"found in {CLIPS[0]}: fid_0, fid_2" in printed.err
+    assert printed.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_names_are_found_in_the_folder_of_a_split(refavs, tmp_path):
+    root, predictions, *_ = refavs
+    for frame in (predictions / CLIPS[0] / "00000_cat_1").iterdir():
+        save(tmp_path / "parted" / "test_s" / CLIPS[0] / frame.name, np.zeros(SIZE, bool))
+    (tmp_path / "parted" / "test_u").mkdir()
+    with pytest.raises(DataLayoutError, match=rf"found in test_s/{CLIPS[0]}: 00000\.png, .*, 00004\.png, \.\.\."):
+        run(root, tmp_path / "parted")
+    shutil.rmtree(tmp_path / "parted" / "test_s" / CLIPS[0])
+    (tmp_path / "parted" / "test_s" / CLIPS[0]).mkdir()
+    with pytest.raises(DataLayoutError, match=f"found in test_s/{CLIPS[0]}: nothing"):
+        run(root, tmp_path / "parted")
+
+
+def test_a_split_with_other_names_inside_is_left_out_and_shown(refavs):
+    root, predictions, *_ = refavs
+    clip = f"null_c-{CLIPS[0]}"
+    for place in (predictions / clip).iterdir():
+        place.rename(place.with_name(place.name.removeprefix("0000")))
+    report = run(root, predictions)
+    assert report.splits == ("test_s", "test_u")
+    assert report.remarks == (
+        f"no predictions for test_n: it was left out; expected for example {clip}/00008_null_1/00000.png,"
+        f" found in {clip}: 8_null_1, 9_null_2",
+    )
+
+
+def test_splits_that_the_table_does_not_have_are_named(refavs):
+    root, predictions, *_ = refavs
+    with pytest.raises(DataLayoutError, match=r"--splits: .*metadata\.csv has no rows of val; it has test_n, test_s, "):
+        run(root, predictions, splits=["test_s", "val"])

@@ -272,3 +272,10 @@ def test_a_folder_one_level_too_high_is_refused_with_the_right_one(revos):
 def test_no_folder_at_all_is_refused(revos, tmp_path):
     with pytest.raises(DataLayoutError, match="--predictions: there is no folder"):
         run(revos[0], tmp_path / "nothing")
+
+
+def test_a_table_without_videos_is_refused(revos):
+    root, predictions, _ = revos
+    (root / TABLE).write_text(json.dumps({"videos": {}}))
+    with pytest.raises(DataLayoutError, match="the table of valid names no video"):
+        run(root, predictions)

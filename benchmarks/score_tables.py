@@ -99,9 +99,10 @@ def score_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str
             values = np.array([column(outcome, keys) for outcome in outcomes])
             cells.append(scored(values))
         s = float(np.mean([outcome.metrics.get("null/s", np.nan) for outcome in outcomes]))
+        unusable = scored(np.array([column(outcome, ["parse_failures"]) for outcome in outcomes]))
         seconds = np.mean([outcome.seconds for outcome in outcomes])
-        rows.append([*cells, "-" if np.isnan(s) else f"{s:.3f}", str(prompts[name]), f"{seconds:.0f}"])
-    return markdown_table(["training", "seeds", *GROUPS, "null S", "prompts", "seconds"], rows)
+        rows.append([*cells, "-" if np.isnan(s) else f"{s:.3f}", unusable, str(prompts[name]), f"{seconds:.0f}"])
+    return markdown_table(["training", "seeds", *GROUPS, "null S", "unusable", "prompts", "seconds"], rows)
 
 
 def difference_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str], other: str) -> str:

@@ -120,12 +120,12 @@ def test_videos_are_read_from_clip_ids(scripts):
 
 def test_the_table_has_means_and_spreads(scripts):
     """Seen 0.2 and 0.4: mean 30, standard deviation 14.1."""
-    runs = [outcome(scripts, {}, **{"seen/jf": value, "null/s": 0.25}) for value in (0.2, 0.4)]
+    runs = [outcome(scripts, {}, **{"seen/jf": value, "null/s": 0.25, "parse_failures": 0.5}) for value in (0.2, 0.4)]
     table = scripts.score_tables.score_table({"sft": runs}, {"sft": "supervised"}, {"sft": 12})
     cells = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
 
     assert cells[:3] == ["supervised", "2", "30.0 ± 14.1"]
-    assert cells[-3:] == ["0.250", "12", "4"]
+    assert cells[-4:] == ["0.250", "50.0 ± 0.0", "12", "4"]
     assert cells[3] == "-", "no unseen clip was tested"
     bare = scripts.score_tables.score_table({"sft": [outcome(scripts, {})]}, {"sft": "supervised"}, {"sft": 12})
     assert "nan" not in bare

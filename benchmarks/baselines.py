@@ -81,10 +81,11 @@ One policy per row and seed, trained on the RefAVS and ReVOS sides together and 
 (J&F by its own rules, per clip), ReVOS referring, reasoning and their mean (J&F of DAVIS), and the share of absent
 targets that were recognized. Times 100, higher is better; *null S* is the size of masks on absent targets by the
 benchmark's formula, per clip, 0..1, lower is better. *Unusable* is the share of answers, in percent, that name neither
-a moment nor an absence. The spread after ± is over seeds. *Prompts* counts what was trained on, repeats included: the
+a moment nor an absence. The first row says on how many clips and videos a column rests; where it says *few*, the
+numbers mean little. The spread after ± is over seeds. *Prompts* counts what was trained on, repeats included: the
 supervised rows go four times through the prompts that the others see once. *Seconds* are those of the training steps,
-with two runs side by side. No run has looked at a test clip; settings were chosen on validation clips, which no run
-trains on."""
+with the named number of runs side by side. No run has looked at a test clip; settings were chosen on validation clips,
+which no run trains on."""
 
 _SUPERVISED = """\
 The supervised rows learn the frames with the greatest visible area. Their description is the expression, which is what

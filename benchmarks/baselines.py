@@ -163,7 +163,7 @@ def write_page(
     parts = ["# Results on AVShapes", _PROTOCOL, _SUPERVISED, score_table(table, titles)]
     if missing:
         parts.append(f"Not finished: {'; '.join(titles[name] for name in missing)}.")
-    parts.append(f"![The same numbers as bars; dots are seeds]({_relative(picture, page)})")
+    parts.append(f"![The same numbers as bars, over clips / videos; dots are seeds]({_relative(picture, page)})")
     for other, title in COMPARED.items():
         if other in table and len(table) > 1:
             lead = f"Difference to *{title}*, paired over clips, with 95 % intervals over videos."

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from baselines import revos_part
 from callbacks.media import markdown_table
 from datamodules.avshapes.oracle import TrueDescriptions
 from datamodules.lessons import fullest_frames
-from datamodules.mixture import MixtureDataModule
+from datamodules.mixture import MixtureDataModule, Source, Sources
 from datamodules.records import Clip, Keyframe, ParseReport, Plan, Rollout
 from metrics.clips import rules_for, score_clip
 from models.detector import DetectorGrounder
 from models.pipeline import TwoSystemPipeline
 from models.plan import parse_plan
 from models.propagator import SAM2Propagator
-from score_tables import interval, shown
-from side_by_side import Outcome
+from outcomes import read_outcome, results_of
+from score_tables import counted, interval_of, shown
+from side_by_side import weights_digest
+
+EXPLAINED = """\
+Answers keep their descriptions (*own*), or get a true one (*true*), and the same number of other keyframes: the fullest
+by the ground truth (oracle), evenly spread, at random (a mean over four draws), or the clip's first frame alone. J&F
+times 100 over test clips with a target, by each benchmark's own rules; per clip a mean over seeds. Differences are
+paired over clips, with 95 % intervals over videos. Only answers that name a moment are compared, because the others
+have no frames of their own; *without a moment* is the share that they have."""
 
 POLICIES = ("own", "oracle", "uniform", "random", "first")
 """Whose frames: the answer's own, the fullest by the ground truth, evenly spread, drawn at random, the clip's first."""
+
+PAIRS = (("own", "uniform"), ("own", "random"), ("oracle", "own"))
+"""Whose difference is shown."""
 
 DRAWS = 4
 """How often frames are drawn at random, for a mean over them."""
@@ -53,9 +70,9 @@ def choose_frames(policy: str, plan: Plan, clip: Clip, *, count: int, rng: np.ra
 
 
 def plan_with(frames: Sequence[int], descriptions: Sequence[str], clip: Clip) -> Plan:
-    """A plan of given frames; descriptions are used in turn. Without either it names nothing."""
+    """A plan of given frames; descriptions, at least one, are used in turn."""
     fps = clip.frames.fps
-    words = [descriptions[index % len(descriptions)] for index in range(len(frames))] if descriptions else []
+    words = [descriptions[index % len(descriptions)] for index in range(len(frames))]
     pairs = zip(frames, words, strict=False)
     keyframes = tuple(Keyframe(frame, text, frame / fps, (frame + 1) / fps) for frame, text in pairs)
     return Plan(keyframes, False, ParseReport(is_well_formed=True))
@@ -74,11 +91,12 @@ def frame_values(
         rng: For random frames.
 
     Returns:
-        By ``<own or true>/<policy>``; an answer that names no moment scores what empty masks score, wherever its own
-        words are needed.
+        By ``<own or true>/<policy>``; empty for an answer that names no moment.
     """
     own = parse_plan(text, fps=clip.frames.fps, frames=clip.frames.count)
-    count = max(1, len(own.keyframes))
+    count = len(own.keyframes)
+    if not count:
+        return {}
     chosen = [
         (policy, choose_frames(policy, own, clip, count=count, rng=rng))
         for policy in POLICIES
@@ -111,54 +129,142 @@ def measured_clips(data: MixtureDataModule) -> Iterator[tuple[Clip, str]]:
     words = {name: TrueDescriptions(part.data_root) for name, part in data.parts.items()}
     for loader in data.test_dataloader():
         for batch in loader:
-            yield from ((clip, words[clip.task](clip, 0)) for clip in batch if not clip.is_null)
+            clips = [clip for clip in batch if isinstance(clip, Clip) and not clip.is_null]
+            yield from ((clip, words[clip.task](clip, 0)) for clip in clips)
 
 
-def frame_table(answers: Mapping[str, Outcome], data: MixtureDataModule, weights: Path) -> tuple[str, dict[str, Any]]:
-    """What other keyframes would have given.
+@dataclass(frozen=True)
+class Drawn:
+    """Which test clips were answered, as `benchmarks/baselines.py` draws them.
+
+    Attributes:
+        clips: Most clips of each split of RefAVS.
+        weights: Folder of grounder and propagator.
+        cache: Folder of the generated benchmarks; None for the user's cache.
+        sizes: Sizes of the generated benchmarks that differ from the defaults, by benchmark.
+    """
+
+    clips: int
+    weights: Path
+    cache: Path | None
+    sizes: Mapping[str, Mapping[str, int]]
+
+    def data(self) -> MixtureDataModule:
+        """The clips."""
+        made = {name: dict(self.sizes[name]) if name in self.sizes else None for name in ("refavs", "revos")}
+        sources = Sources(
+            refavs=Source(avshapes_sizes=made["refavs"]),
+            revos=Source(avshapes_sizes=made["revos"], fps=1.0, **revos_part(self.clips)),
+            mevis=Source(weight=0.0),
+            refcocog=Source(weight=0.0),
+        )
+        cache = None if self.cache is None else str(self.cache)
+        return MixtureDataModule(
+            sources=sources, test_size=self.clips, close_up_max_pixels=224**2, avshapes_cache=cache
+        )
+
+
+Values = dict[str, dict[str, float]]
+"""By clip id, J&F by ``<own or true>/<policy>``; nothing for an answer that names no moment."""
+
+
+def measure(answers: Path, folder: Path, drawn: Drawn) -> Values:
+    """The values of every clip that a run has answered; what an earlier call has measured is kept.
 
     Args:
-        answers: Finished runs by title.
-        data: Where the clips are that the runs were tested on.
-        weights: Folder of grounder and propagator.
+        answers: Folder of a finished run.
+        folder: Where measured values are kept, one file for these answers, weights and this code.
+        drawn: The clips.
+    """
+    outcome, results = read_outcome(answers), results_of(answers)
+    made_of = [Path(__file__), *([results.with_name("clips.jsonl")] if results else [])]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_of) + weights_digest(drawn.weights).encode())
+    kept = folder / f"frames_{answers.name}_{digest.hexdigest()[:12]}.jsonl"
+    # A line that was cut off has no end.
+    lines = (
+        [line for line in kept.read_text().splitlines(keepends=True) if line.endswith("\n")] if kept.exists() else []
+    )
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text("".join(lines))
+    found: Values = dict(json.loads(line) for line in lines)
+    grounder = DetectorGrounder(str(drawn.weights / "grounder"))
+    propagator = SAM2Propagator(str(drawn.weights / "propagator"))
+    grounder.load()
+    propagator.load()
+    pipeline = TwoSystemPipeline(grounder, propagator)
+    with kept.open("a") as file:
+        for clip, words in measured_clips(drawn.data()):
+            if clip.id in outcome.texts and clip.id not in found:
+                rng = np.random.default_rng(sum(clip.id.encode()))
+                found[clip.id] = frame_values(clip, outcome.texts[clip.id], words, pipeline, rng)
+                file.write(json.dumps([clip.id, found[clip.id]]) + "\n")
+                file.flush()
+    return found
 
-    Returns:
-        The table, and its numbers by title, clip and policy.
+
+def measure_all(answers: Sequence[Path], folder: Path, drawn: Drawn, *, processes: int) -> dict[str, Values]:
+    """The values of several runs, by the names of their folders.
 
     Raises:
         SystemExit: A run was tested on none of these clips.
     """
-    grounder, propagator = DetectorGrounder(str(weights / "grounder")), SAM2Propagator(str(weights / "propagator"))
-    grounder.load()
-    propagator.load()
-    pipeline = TwoSystemPipeline(grounder, propagator)
-    found: dict[str, dict[str, dict[str, float]]] = {title: {} for title in answers}
-    for clip, words in measured_clips(data):
-        for title, outcome in answers.items():
-            if clip.id in outcome.texts:
-                rng = np.random.default_rng(sum(clip.id.encode()))
-                found[title][clip.id] = frame_values(clip, outcome.texts[clip.id], words, pipeline, rng)
-    empty = [title for title, values in found.items() if not values]
+    work = partial(measure, folder=folder, drawn=drawn)
+    if processes == 1:
+        values = list(map(work, answers))
+    else:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            values = list(pool.map(work, answers))
+    found = {path.name: one for path, one in zip(answers, values, strict=True)}
+    empty = [name for name, one in found.items() if not one]
     if empty:
         raise SystemExit(
             f"{', '.join(empty)}: tested on none of the clips that are drawn here. Name the sizes that they were made"
             " with by --avshapes-sizes and --cache, and as many --clips."
         )
-    header = ["answers of", "descriptions", *POLICIES, "own - random", "oracle - own", "clips"]
-    rows = []
-    for title, values in found.items():
-        for source in ("own", "true"):
-            column = {
-                policy: np.array([value[f"{source}/{policy}"] for value in values.values()]) for policy in POLICIES
-            }
-            outcomes = {policy: [_as_outcome(dict(zip(values, column[policy], strict=True)))] for policy in POLICIES}
-            pairs = (("own", "random"), ("oracle", "own"))
-            changes = [interval(outcomes[one], outcomes[other], ["jf"]) for one, other in pairs]
-            cells = [f"{100 * column[policy].mean():.1f}" for policy in POLICIES]
-            rows.append([title, source, *cells, *map(shown, changes), str(len(values))])
-    return markdown_table(header, rows), found
+    return found
 
 
-def _as_outcome(values: Mapping[str, float]) -> Outcome:
-    clips = {clip: {"jf": float(value)} for clip, value in values.items()}
-    return Outcome({}, clips, {}, batches=0, prompts=0, seconds=0.0, curves={})
+def frame_tables(found: Mapping[str, Values]) -> str:
+    """One table per benchmark: what other keyframes would have given.
+
+    Args:
+        found: From `measure_all`; runs of one row that differ in their seed alone are taken together.
+    """
+    header = ["answers of", "seeds", "descriptions", *POLICIES]
+    header += [f"{one} - {other}" for one, other in PAIRS]
+    header += ["clips / videos", "without a moment"]
+    parts = []
+    for task, title in (("refavs", "RefAVS"), ("revos", "ReVOS")):
+        rows: dict[str, list[Values]] = {}
+        for name, values in found.items():
+            own = {clip: value for clip, value in values.items() if clip.startswith(f"{task}/")}
+            rows.setdefault(name.rpartition("_seed")[0] or name, []).append(own)
+        lines = [cells for row, seeds in rows.items() for cells in _row_cells(row, seeds)]
+        parts += [f"### {title}", markdown_table(header, lines)]
+    return "\n\n".join(parts)
+
+
+def _row_cells(row: str, seeds: Sequence[Values]) -> Iterator[list[str]]:
+    answered = [bool(value) for values in seeds for value in values.values()]
+    if not answered:
+        return
+    without = f"{100 * (1 - float(np.mean(answered))):.0f} %"
+    if not any(answered):
+        yield [row, str(len(seeds)), *["-"] * (len(POLICIES) + len(PAIRS) + 1), counted(()), without]
+        return
+    for words in ("own", "true"):
+        jf = {policy: _over_seeds(seeds, f"{words}/{policy}") for policy in POLICIES}
+        cells = [f"{100 * float(np.mean(list(values.values()))):.1f}" for values in jf.values()]
+        for one, other in PAIRS:
+            cells.append(shown(interval_of([{clip: jf[one][clip] - jf[other][clip] for clip in jf[one]}])))
+        yield [row, str(len(seeds)), words, *cells, counted(jf["own"]), without]
+
+
+def _over_seeds(seeds: Sequence[Values], key: str) -> dict[str, float]:
+    """Per clip, the mean over those seeds whose answer names a moment."""
+    values: dict[str, list[float]] = {}
+    for one in seeds:
+        for clip, value in one.items():
+            if value:
+                values.setdefault(clip, []).append(value[key])
+    return {clip: float(np.mean(column)) for clip, column in values.items()}

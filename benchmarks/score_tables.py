@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,7 +10,7 @@ import numpy as np
 
 from callbacks.interval import resampled_means
 from callbacks.media import markdown_table
-from side_by_side import Outcome
+from outcomes import Outcome
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "seen": ("seen/jf",),
@@ -22,6 +22,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "non-existent right": ("non-existent/null_accuracy",),
 }
 """Columns of the table: the mean of one or two means over clips. `overall` is that of ReVOS."""
+
+
+FEW = 20
+"""Fewer clips than this say little, and are marked."""
 
 
 def column(outcome: Outcome, keys: Sequence[str]) -> float:
@@ -46,10 +50,22 @@ def interval(row: Sequence[Outcome], other: Sequence[Outcome], keys: Sequence[st
     for key in keys:
         ours, theirs = _per_clip(row, key), _per_clip(other, key)
         changes.append({clip: ours[clip] - theirs[clip] for clip in sorted(ours.keys() & theirs.keys())})
+    return interval_of(changes)
+
+
+def interval_of(changes: Sequence[Mapping[str, float]]) -> tuple[float, float, float]:
+    """The mean of mean differences and the ends of its 95 % interval, by a bootstrap over videos.
+
+    Args:
+        changes: Differences by clip id; of each mapping the mean is taken.
+
+    Returns:
+        (difference, low, high); NaN where one of them has no clips.
+    """
     if not all(changes):
         return float("nan"), float("nan"), float("nan")
     videos = {video: place for place, video in enumerate(sorted({video_of(clip) for one in changes for clip in one}))}
-    sums, counts = np.zeros((2, len(videos), len(keys)))
+    sums, counts = np.zeros((2, len(videos), len(changes)))
     for place, one in enumerate(changes):
         for clip, change in one.items():
             sums[videos[video_of(clip)], place] += change
@@ -66,6 +82,21 @@ def video_of(clip: str) -> str:
     """
     where, _, name = clip.rpartition("/")
     return f"{where}/{name.partition(':')[2].rsplit('_', 2)[0]}" if clip.startswith("refavs/") else where
+
+
+def counted(clips: Iterable[str]) -> str:
+    """How many clips and videos a number rests on; few clips are marked."""
+    found = set(clips)
+    return f"{len(found)} / {len({video_of(clip) for clip in found})}" + (" (few)" if len(found) < FEW else "")
+
+
+def counts_of(table: Mapping[str, Sequence[Outcome]]) -> dict[str, str]:
+    """Clips and videos under every heading; they are the same for all rows."""
+    clips = next(iter(table.values()))[0].clips
+    return {
+        group: counted(clip for clip, values in clips.items() if values.keys() & set(keys))
+        for group, keys in GROUPS.items()
+    }
 
 
 def _per_clip(row: Sequence[Outcome], key: str) -> dict[str, float]:
@@ -90,23 +121,24 @@ def scored(values: np.ndarray) -> str:
     return f"{100 * values.mean():.1f}{spread}"
 
 
-def score_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str], prompts: Mapping[str, int]) -> str:
+def score_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str]) -> str:
     """One row per way of training: mean and spread of every column, prompts and seconds."""
-    rows = []
+    rows = [["*clips / videos*", "", *counts_of(table).values(), "", "", "", ""]]
     for name, outcomes in table.items():
         cells = [titles[name], str(len(outcomes))]
         for keys in GROUPS.values():
             values = np.array([column(outcome, keys) for outcome in outcomes])
             cells.append(scored(values))
         s = float(np.mean([outcome.metrics.get("null/s", np.nan) for outcome in outcomes]))
+        unusable = scored(np.array([column(outcome, ["parse_failures"]) for outcome in outcomes]))
         seconds = np.mean([outcome.seconds for outcome in outcomes])
-        rows.append([*cells, "-" if np.isnan(s) else f"{s:.3f}", str(prompts[name]), f"{seconds:.0f}"])
-    return markdown_table(["training", "seeds", *GROUPS, "null S", "prompts", "seconds"], rows)
+        rows.append([*cells, "-" if np.isnan(s) else f"{s:.3f}", unusable, str(outcomes[0].prompts), f"{seconds:.0f}"])
+    return markdown_table(["training", "seeds", *GROUPS, "null S", "unusable", "prompts", "seconds"], rows)
 
 
 def difference_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str], other: str) -> str:
     """One row per way of training: its difference to another, with intervals."""
-    rows = []
+    rows = [["*clips / videos*", *counts_of(table).values()]]
     for name in table:
         if name == other:
             continue
@@ -120,7 +152,7 @@ def difference_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str
 def draw(
     table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str], path: Path, *, pale: Collection[str]
 ) -> None:
-    """Bars of the four groups with a target and the two without, one dot per seed.
+    """Bars of the four groups with a target and the two without, with clips and videos; one dot per seed.
 
     Args:
         table: Runs by row.
@@ -133,13 +165,13 @@ def draw(
 
     shown = [name for name in GROUPS if name != "overall"]
     figure, axes = plt.subplots(1, len(shown), figsize=(2.1 * len(shown), 0.35 * len(table) + 1.2), sharey=True)
-    names = list(table)[::-1]
+    names, counts = list(table)[::-1], counts_of(table)
     for axis, group in zip(axes, shown, strict=True):
         for height, name in enumerate(names):
             values = [100 * column(outcome, GROUPS[group]) for outcome in table[name]]
             axis.barh(height, np.mean(values), color="#b7c9d9" if name in pale else "#4f81a8")
             axis.plot(values, [height] * len(values), ".", color="#20242c", markersize=4)
-        axis.set_title(group, fontsize=9)
+        axis.set_title(f"{group}\n{counts[group]}", fontsize=9)
         axis.tick_params(labelsize=8)
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(names)), [titles[name] for name in names], fontsize=8)

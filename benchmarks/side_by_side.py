@@ -2,28 +2,40 @@
 
 A job is one training and one test, each `python train.py` as a user types it, in a folder of its own. What is done is
 seen from the files that it leaves: a job whose test has written its results is finished, one with a checkpoint goes on
-from there. A folder remembers what it was made with, configuration files included, and refuses anything else.
+from there. A job that fails does not keep the others from running. A folder remembers what it was made with,
+configuration files included, and refuses anything else.
+
+A job's folder is locked while a command works in it, by that command too: if this script is killed and its commands go
+on, whoever starts it again waits for them, and no two trainings write into one folder.
 """
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
-from typing import Any
+from threading import Event, Lock
+from types import FrameType
+from typing import IO, Any, NoReturn, Self
 
-import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from outcomes import newest_run, remember_code, results_of
 
 ROOT = Path(__file__).parents[1]
-ADAPTER = Path("adapter") / "adapter_model.safetensors"
-"""What a training leaves when it ends."""
+TRAINED = Path("adapter") / "adapter_config.json"
+"""The last file that a training writes."""
+
+STOPPED = 130
+"""Exit code of a training that was asked to stop, by Ctrl-C or SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -41,34 +53,6 @@ class Job:
     configs: tuple[str, ...]
     fit: tuple[str, ...] | None
     test: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished job left.
-
-    Attributes:
-        metrics: Logged means, by key.
-        clips: Values of every test clip, by clip id.
-        texts: Greedy completions, by clip id.
-        batches: Of the training: rollouts of GRPO, optimizer steps of supervised training; 0 without one.
-        prompts: Prompts of these batches, repeats included.
-        seconds: Time of these batches, waiting for data included.
-        curves: (step, value) of what was logged in training, for the keys of `CURVES`.
-        commit: Of the code that tested; empty where it is not known.
-    """
-
-    metrics: dict[str, float]
-    clips: dict[str, dict[str, float]]
-    texts: dict[str, str]
-    batches: int
-    prompts: int
-    seconds: float
-    curves: dict[str, list[tuple[int, float]]]
-    commit: str = ""
-
-
-CURVES = ("reward", "loss", "val/jf", "val/null_accuracy")
 
 
 def remember(folder: Path, settings: dict[str, Any]) -> None:
@@ -101,15 +85,6 @@ def config_digests(jobs: Sequence[Job]) -> dict[str, str]:
     return {file: hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:12] for file in files}
 
 
-def commits_of(table: Mapping[str, Sequence[Outcome]]) -> str:
-    """The code that rows were tested with: one commit, or each with the rows that are its."""
-    rows: dict[str, list[str]] = {}
-    for name, outcomes in table.items():
-        for commit in dict.fromkeys(outcome.commit or "unknown" for outcome in outcomes):
-            rows.setdefault(commit, []).append(name)
-    return next(iter(rows)) if len(rows) == 1 else ", ".join(f"{one} ({', '.join(of)})" for one, of in rows.items())
-
-
 def weights_digest(folder: Path) -> str:
     """Twelve digits that differ whenever a weight file below a folder does."""
     digest = hashlib.sha256()
@@ -118,122 +93,188 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int = 2) -> None:
-    """Run what is not finished.
+def asks_for_all(options: argparse.Namespace, usual: argparse.Namespace) -> bool:
+    """Whether options leave a table whole and at its full size.
+
+    Args:
+        options: As given.
+        usual: As they are when none is given.
+    """
+    free = ("processes", "folder", "cache", "page", "picture", "json")
+    return all(value == getattr(usual, name) for name, value in vars(options).items() if name not in free)
+
+
+def usual_or_beside(asked: Path | None, usual: str, folder: Path, *, is_whole: bool) -> Path:
+    """Where a file of results goes: parts of a table never take the place of the whole one.
+
+    Args:
+        asked: Path on the command line, which wins.
+        usual: Place of the whole table, below the root.
+        folder: Where the run folders are; parts of a table go there.
+        is_whole: Whether all rows and seeds are there, at their full size.
+    """
+    return asked or (ROOT / usual if is_whole else folder / Path(usual).name)
+
+
+def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int = 2) -> list[str]:
+    """Run what is not finished. Ctrl-C and SIGTERM end the commands that run; trainings save before they do.
 
     Args:
         jobs: In order of importance.
         folder: Where their folders are.
         processes: How many at a time.
 
+    Returns:
+        Names of the jobs that failed; what the commands printed is in their folders.
+
     Raises:
-        subprocess.CalledProcessError: A job failed; those that were running have ended, no other was begun.
+        KeyboardInterrupt: This script or one of the trainings was asked to stop.
+        SystemExit: SIGTERM came.
     """
     left = [job for job in jobs if results_of(folder / job.name) is None]
     print(f"{len(jobs) - len(left)} of {len(jobs)} jobs are finished", flush=True)
-    if processes == 1:
-        for job in left:
-            _run(job, folder)
-        return
-    failed = Event()
-    with ThreadPoolExecutor(processes) as pool:
-        for one in [pool.submit(_run_unless, failed, job, folder) for job in left]:
-            one.result()
+    with _sigterm_raises(), ThreadPoolExecutor(processes) as pool, Crew(folder) as crew:
+        finished = list(map(crew.run, left) if processes == 1 else pool.map(crew.run, left))
+    return [job.name for job, is_finished in zip(left, finished, strict=True) if not is_finished]
 
 
-def results_of(folder: Path) -> Path | None:
-    """The results of a job's test, once there are any."""
-    return next((path for path in sorted(folder.glob("test_*/results.json"))), None)
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Python would end at SIGTERM, and leave the commands running."""
 
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
 
-def _run_unless(failed: Event, job: Job, folder: Path) -> None:
-    """Begin nothing more once a job has failed."""
-    if failed.is_set():
-        return
+    before = signal.signal(signal.SIGTERM, leave)
     try:
-        _run(job, folder)
-    except subprocess.CalledProcessError:
-        failed.set()
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _run(job: Job, folder: Path) -> None:
-    place = folder / job.name
-    place.mkdir(parents=True, exist_ok=True)
-    where = ["--trainer.logger.save_dir", str(folder), "--trainer.logger.name", job.name]
-    described = [part for config in job.configs for part in ("--config", config)]
-    if job.fit is None:
-        _call(["test", *described, *where, *job.test], place)
-        return
-    run = _newest(place)
-    if run is None or not (run / ADAPTER).is_file():
-        begun = run is not None and (run / "checkpoints" / "last.ckpt").exists()
-        _call(["fit", "--resume", str(run)] if begun else ["fit", *described, *where, *job.fit], place)
-        run = _newest(place)
-    # By the exported adapter, as whoever is given it would.
-    trained = ["--config", f"{run}/config.yaml", "--model.reasoner.adapter", f"{run}/adapter"]
-    _call(["test", *trained, *where, *job.test], place)
+class Crew:
+    """Commands that run side by side, and end when this is left."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin nothing yet.
+
+        Args:
+            folder: Where the jobs' folders are.
+        """
+        self._folder = folder
+        self._stopped = Event()
+        self._guard = Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def __enter__(self) -> Self:
+        """Nothing to prepare."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See `stop`."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Ask what still runs to stop, and begin nothing more."""
+        with self._guard:
+            self._stopped.set()
+            for process in self._running:
+                process.terminate()
+
+    def run(self, job: Job) -> bool:
+        """Run what is left of a job.
+
+        Returns:
+            Whether it is finished.
+
+        Raises:
+            KeyboardInterrupt: Its training was asked to stop; the others are asked too.
+        """
+        place = self._folder / job.name
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._alone_in(place) as lock:
+                if results_of(place) is None:
+                    self._train_and_test(job, place, lock)
+        except (subprocess.CalledProcessError, OSError) as error:
+            if self._stopped.is_set():
+                return False
+            if isinstance(error, subprocess.CalledProcessError) and error.returncode == STOPPED:
+                self.stop()
+                raise KeyboardInterrupt from error
+            print(f"{job.name} failed: {error}", flush=True)
+            return False
+        return results_of(place) is not None
+
+    def _train_and_test(self, job: Job, place: Path, lock: IO[str]) -> None:
+        where = ["--trainer.logger.save_dir", str(self._folder), "--trainer.logger.name", job.name]
+        described = [part for config in job.configs for part in ("--config", config)]
+        if job.fit is None:
+            self._call(["test", *described, *where, *job.test], place, lock)
+            return
+        run = newest_run(place)
+        if run is None or not (run / TRAINED).is_file():
+            is_begun = run is not None and (run / "checkpoints" / "last.ckpt").exists()
+            remember_code(place, ROOT, goes_on=is_begun)
+            command = ["fit", "--resume", str(run)] if is_begun else ["fit", *described, *where, *job.fit]
+            self._call(command, place, lock)
+            run = newest_run(place)
+        # By the exported adapter, as whoever is given it would.
+        trained = ["--config", f"{run}/config.yaml", "--model.reasoner.adapter", f"{run}/adapter"]
+        self._call(["test", *trained, *where, *job.test], place, lock)
+
+    @contextmanager
+    def _alone_in(self, place: Path) -> Iterator[IO[str]]:
+        """Lock a job's folder; waits for a command that another script has left there.
+
+        Raises:
+            InterruptedError: Everything ends.
+        """
+        with (place / ".lock").open("a+") as lock:
+            has_said = False
+            while not _is_taken(lock):
+                if not has_said:
+                    lock.seek(0)
+                    print(f"{place.name}: waiting for process {lock.read().strip()}, which works in it", flush=True)
+                    has_said = True
+                if self._stopped.wait(1.0):
+                    raise InterruptedError(f"{place.name}: stopped waiting")
+            _sign(lock, os.getpid())
+            yield lock
+
+    def _call(self, arguments: Sequence[str], place: Path, lock: IO[str]) -> None:
+        """One command; what it prints goes into a file, whose end is shown when it fails."""
+        command = [sys.executable, "train.py", *arguments, "--trainer.enable_progress_bar", "false"]
+        log = place / f"{arguments[0]}.log"
+        with log.open("a") as file:
+            with self._guard:
+                if self._stopped.is_set():
+                    raise InterruptedError(f"{place.name}: stopped before {arguments[0]}")
+                print(f"{place.name}: {arguments[0]}", flush=True)
+                # With the lock's own descriptor, so that it is held for as long as the command lives.
+                held = [lock.fileno()]
+                process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, pass_fds=held)
+                self._running.add(process)
+            _sign(lock, process.pid)
+            code = process.wait()
+            self._running.discard(process)
+        if code:
+            if not self._stopped.is_set():
+                print(f"{place.name}: the end of {log}:\n{log.read_text()[-2000:]}", flush=True)
+            raise subprocess.CalledProcessError(code, command)
 
 
-def _newest(place: Path) -> Path | None:
-    runs = sorted(place.glob("version_*"), key=lambda path: int(path.name.rpartition("_")[2]))
-    return runs[-1] if runs else None
+def _is_taken(lock: IO[str]) -> bool:
+    """Take a lock, unless another process has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _call(arguments: Sequence[str], place: Path) -> None:
-    """One command; what it prints goes into a file, whose end is shown when it fails."""
-    command = [sys.executable, "train.py", *arguments, "--trainer.enable_progress_bar", "false"]
-    print(f"{place.name}: {arguments[0]}", flush=True)
-    log = place / f"{arguments[0]}.log"
-    with log.open("a") as file:
-        code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-    if code:
-        print(f"{place.name} failed; the end of {log}:\n{log.read_text()[-2000:]}", flush=True)
-        raise subprocess.CalledProcessError(code, command)
-
-
-def read_outcome(folder: Path) -> Outcome:
-    """What a finished job left.
-
-    Args:
-        folder: Of the job.
-
-    Raises:
-        FileNotFoundError: The job is not finished.
-    """
-    results = results_of(folder)
-    if results is None:
-        raise FileNotFoundError(f"{folder} has no results; the job is not finished")
-    lines = [json.loads(line) for line in (results.parent / "clips.jsonl").read_text().splitlines()]
-    known = ("clip", "kind", "text")
-    clips = {line["clip"]: {key: value for key, value in line.items() if key not in known} for line in lines}
-    content = json.loads(results.read_text())
-    metrics = {key.removeprefix("test/"): value for key, value in content["metrics"].items()}
-    run = _newest(folder)
-    curves = {} if run is None else _curves(run)
-    timed = dict(curves.get("time/step_s", []))
-    waited = dict(curves.get("time/waiting_s", []))
-    return Outcome(
-        metrics=metrics,
-        clips=clips,
-        texts={line["clip"]: line["text"] for line in lines},
-        batches=len(timed),
-        prompts=len(timed) * _prompts_per_step(run),
-        seconds=sum(timed.values()) + sum(waited.values()),
-        curves={key: curves[key] for key in CURVES if key in curves},
-        commit=content["provenance"]["commit"] or "",
-    )
-
-
-def _prompts_per_step(run: Path | None) -> int:
-    if run is None:
-        return 0
-    return int(yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["prompts_per_step"])
-
-
-def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Logged numbers; of a step that was run twice, because of a resume, the second time."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
-    wanted = [tag for tag in events.Tags()["scalars"] if tag in (*CURVES, "time/step_s", "time/waiting_s")]
-    return {tag: sorted({event.step: event.value for event in events.Scalars(tag)}.items()) for tag in wanted}
+def _sign(lock: IO[str], process: int) -> None:
+    """Say in a lock whose it is."""
+    lock.truncate(0)
+    lock.write(f"{process}\n")
+    lock.flush()

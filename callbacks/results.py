@@ -7,7 +7,7 @@ and the provenance, `results.md` the tables, `clips.jsonl` one line per clip. Sc
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -135,10 +135,20 @@ def remarks(trainer: L.Trainer, prefix: str) -> list[str]:
         "eval_clip_frames": "frames were left out",
     }
     found = [
-        f"data.{name} is {getattr(data, name)}: {what}" for name, what in limits.items() if getattr(data, name, None)
+        f"{where}.{name} is {value}: {what}"
+        for name, what in limits.items()
+        for where, value in _settings_of(data, name).items()
     ]
     skipped = len(set(of_all_processes(getattr(data, "skipped", ()))))
     return found + ([f"{skipped} clips could not be read and were left out"] if skipped else [])
+
+
+def _settings_of(data: object, name: str) -> dict[str, object]:
+    """A setting of a data module, and of those sources of a mixture that have another; what is not set is left out."""
+    shared = getattr(data, name, None)
+    parts: Mapping[str, object] = getattr(data, "parts", {})
+    values = {"data": shared} | {f"data.sources.{part}": getattr(own, name, None) for part, own in parts.items()}
+    return {where: value for where, value in values.items() if value and (where == "data" or value != shared)}
 
 
 def _as_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:

@@ -60,6 +60,8 @@ class ClipDataModule(LoadingDataModule):
         test_size: int | None = None,
         null_fraction: float | None = None,
         val_null_fraction: float | None = 0.25,
+        test_null_fraction: float | None = None,
+        same_questions: bool = False,
         test_splits: list[str] | None = None,
         prompts_per_step: int = 1,
         val_batch_size: int = 4,
@@ -91,6 +93,9 @@ class ClipDataModule(LoadingDataModule):
                 within an epoch where the split has too few. Null keeps the split's own mixture.
             val_null_fraction: The same share of the validation clips, without repeating any, so that a small
                 validation set still measures both; it acts only where `val_size` is set. Null keeps the mixture.
+            test_null_fraction: Likewise of the clips of each test split, where `test_size` is set.
+            same_questions: Every epoch asks what the first one asked. Otherwise a benchmark that has several questions
+                about a video asks others in each epoch.
             test_splits: Splits to test or predict on, each with a loader of its own; null takes all of the benchmark's.
             prompts_per_step: Prompts per training step on each process.
             val_batch_size: Clips per validation or test batch; larger ones are faster and take more memory. Scores, the
@@ -134,7 +139,8 @@ class ClipDataModule(LoadingDataModule):
         )
         self.root = root
         self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
-        self.null_fraction, self.val_null_fraction = null_fraction, val_null_fraction
+        self.null_fraction, self.same_questions = null_fraction, same_questions
+        self.val_null_fraction, self.test_null_fraction = val_null_fraction, test_null_fraction
         self.test_splits = tuple(self.benchmark_splits if test_splits is None else test_splits)
         self.clip_frames, self.on_bad_sample = clip_frames, on_bad_sample
         self.answers, self.answer_keyframes = answers, answer_keyframes
@@ -262,11 +268,11 @@ class ClipDataModule(LoadingDataModule):
             return choose(
                 reader.nulls, size=size, null_fraction=share, seed=self.seed, repeats_nulls=True, setting=setting
             )
-        size = self.val_size if stage == "val" else self.test_size
-        share = self.val_null_fraction if stage == "val" and size is not None else None
-        return choose(
-            reader.nulls, size=size, null_fraction=share, seed=HELD_OUT_SEED, setting="data.val_null_fraction"
-        )
+        size, share, setting = self.test_size, self.test_null_fraction, "data.test_null_fraction"
+        if stage == "val":
+            size, share, setting = self.val_size, self.val_null_fraction, "data.val_null_fraction"
+        share = None if size is None else share
+        return choose(reader.nulls, size=size, null_fraction=share, seed=HELD_OUT_SEED, setting=setting)
 
     def _clips(self, stage: Stage, split: str, *, copies: int = 1) -> ClipSet:
         if (stage, split) not in self._drawn:
@@ -276,6 +282,7 @@ class ClipDataModule(LoadingDataModule):
         return ClipSet(
             reader,
             chosen=chosen * copies,
+            same_questions=trains and self.same_questions,
             on_bad_sample=self.on_bad_sample,
             replaces_bad=trains,
             prefetch=self.prefetch,

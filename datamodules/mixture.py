@@ -45,6 +45,9 @@ class Source:
             0 drops the source, whose folder need not be there then.
         train_size: Most training prompts, drawn once with the seed.
         null_fraction: Share, 0 to 1, of training prompts whose target is not there.
+        test_size: Most clips of each test split; null takes the `test_size` of the mixture.
+        test_null_fraction: Share, 0 to 1, of these clips whose target is not there.
+        same_questions: Whether every epoch asks what the first one asked.
         fps: Frames per second that stored frames stand for.
         clip_frames: Most frames of a training clip, spread evenly.
         avshapes_sizes: Sizes of the generated benchmark that differ from its defaults, by name.
@@ -54,6 +57,9 @@ class Source:
     weight: float = 1.0
     train_size: int | None = None
     null_fraction: float | None = None
+    test_size: int | None = None
+    test_null_fraction: float | None = None
+    same_questions: bool | None = None
     fps: float | None = None
     clip_frames: int | None = None
     avshapes_sizes: dict[str, int] | None = None
@@ -194,7 +200,7 @@ class MixtureDataModule(LoadingDataModule):
         own = {key: value for key, value in vars(source).items() if key not in ("root", "weight") and value is not None}
         root = source.root or (AVSHAPES if self.root == AVSHAPES else str(Path(self.root) / name))
         try:
-            return MODULES[name](root, **shared, **own)
+            return MODULES[name](root, **{**shared, **own})
         except ConfigError as error:
             raise ConfigError(f"data.sources.{name}: {error}") from error
 

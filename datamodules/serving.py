@@ -114,6 +114,7 @@ class ClipSet(Prompts):
         reader: ClipReader,
         *,
         chosen: Sequence[int] | None = None,
+        same_questions: bool = False,
         on_bad_sample: OnBadSample = "raise",
         replaces_bad: bool = False,
         prefetch: Callable[[Clip], object] = read_ahead,
@@ -124,6 +125,7 @@ class ClipSet(Prompts):
         Args:
             reader: Where clips come from.
             chosen: Positions in the reader that make up an epoch, repeats allowed; None takes all, in order.
+            same_questions: Every epoch visits what the first one did, so that it asks the same.
             on_bad_sample: With "raise" a broken file is an error. With "skip" every frame of a clip is checked before
                 it is served, and a clip with a broken file is left out.
             replaces_bad: What leaving out means: the next prompt of the list stands in (training, where steps have a
@@ -133,6 +135,7 @@ class ClipSet(Prompts):
         """
         self.reader = reader
         self.chosen = tuple(range(len(reader)) if chosen is None else chosen)
+        self._same_questions = same_questions
         self._on_bad_sample = on_bad_sample
         self._replaces_bad = replaces_bad
         self._prefetch = prefetch
@@ -159,6 +162,8 @@ class ClipSet(Prompts):
             clip = self.reader.clip(index)
             served = (clip.id, clip.expression, clip.is_null, clip.frames.count, clip.frames.fps)
             digest.update(repr(served).encode())
+        if self._same_questions:
+            digest.update(b"same questions")
         return digest.hexdigest()
 
     def __getitem__(self, place: Place) -> Served:
@@ -185,7 +190,8 @@ class ClipSet(Prompts):
 
     def _clip(self, place: Place) -> Clip:
         index = self.chosen[place.position]
-        visit = place.epoch * self._repeats[index] + self._occurrence[place.position]
+        epoch = 0 if self._same_questions else place.epoch
+        visit = epoch * self._repeats[index] + self._occurrence[place.position]
         return self.reader.clip(index, visit=visit)
 
     def _ready(self, place: Place, *, checks_frames: bool = False) -> Clip | Lesson:

@@ -20,7 +20,7 @@ _AT_LEAST_ONE = (
     "answer_keyframes",
 )
 _AT_LEAST_ZERO = ("seed", "num_workers", "avshapes_seed")
-_SHARES = ("null_fraction", "val_null_fraction")
+_SHARES = ("null_fraction", "val_null_fraction", "test_null_fraction")
 
 
 def check_settings(settings: Mapping[str, object], *, known_splits: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -140,7 +141,7 @@ def write_adapter(config: LoraConfig, weights: Mapping[str, Tensor], folder: Pat
     Args:
         config: The adapter's settings; written as for inference and left as they are.
         weights: Any weights by their names in a `PeftModel`; those of the adapter are taken.
-        folder: Made when it is missing; an older adapter in it is replaced.
+        folder: Made when it is missing; an older adapter in it is replaced, `adapter_config.json` last.
 
     Raises:
         ConfigError: There are no adapter weights.
@@ -156,9 +157,14 @@ def write_adapter(config: LoraConfig, weights: Mapping[str, Tensor], folder: Pat
             "--model.reasoner.lora."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(kept, folder / WEIGHTS_NAME, metadata={"format": "pt"})
-    before, config.inference_mode = config.inference_mode, True
-    try:
-        config.save_pretrained(str(folder))
-    finally:
-        config.inference_mode = before
+    with TemporaryDirectory(dir=folder) as staging:
+        staged = Path(staging)
+        save_file(kept, staged / WEIGHTS_NAME, metadata={"format": "pt"})
+        before, config.inference_mode = config.inference_mode, True
+        try:
+            config.save_pretrained(staging)
+        finally:
+            config.inference_mode = before
+        # The settings last: whoever finds them finds the weights whole.
+        for name in (WEIGHTS_NAME, CONFIG_NAME):
+            (staged / name).replace(folder / name)

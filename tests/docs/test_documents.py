@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lightning_modules.cli import OmniCLI, run
 from train import CALLBACKS
@@ -115,6 +116,16 @@ def anchors(document: Path) -> set[str]:
     """Names that headings can be linked by."""
     headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_site() -> None:
+    """Also those that a benchmark writes: once there is one, it is to be found."""
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    entries = [entry for part in nav for entry in part.values()]
+    listed = [page for entry in entries for page in ([entry] if isinstance(entry, str) else entry)]
+    assert sorted(listed) == sorted(
+        path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")
+    )
 
 
 def test_ci_and_make_run_the_documented_test_command() -> None:

@@ -5,24 +5,49 @@ for real.
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 
+import lightning as L
 import pytest
+from lightning.pytorch.callbacks import Callback
 
 from lightning_modules import cli
+from metrics.version import commit
 from train import CALLBACKS
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("side_by_side", "score_tables", "baselines", "compute", "other_frames", "keyframe_value")
+ADAPTER = Path("adapter") / "adapter_model.safetensors"
+MOMENTS = (
+    '<think>x</think><answer>{"start_time": "00:01.00", "end_time": "00:02.00", "description": "the red circle"}, '
+    '{"start_time": "00:04.00", "end_time": "00:05.00", "description": "a blue square"}</answer>'
+)
+NAMES = ("outcomes", "side_by_side", "score_tables", "speed", "speed.results", "baselines", "compute", "learned_places")
+NAMES += ("one_system", "other_frames", "keyframe_value")
 SIZES = {
     "refavs": {"train": 2, "val": 1, "test_s": 1, "test_u": 1, "test_n": 1, "null_train": 1, "null_val": 1},
     "revos": {"train": 4, "valid": 1, "non_existent_every": 1},
 }
+
+
+class Killed(BaseException):
+    """In the place of a signal that no program can answer."""
+
+
+class Killer(Callback):
+    """Ends a training between two steps, once it is asked to."""
+
+    before_batch: int | None = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        if batch_idx == Killer.before_batch:
+            raise Killed
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +59,13 @@ def scripts() -> Iterator[SimpleNamespace]:
         patch.chdir(ROOT)
         found = SimpleNamespace(calls=calls, **{name: import_module(name) for name in NAMES})
 
-        def call(arguments: list[str], place: Path) -> None:
-            calls.append(f"{place.name}: {arguments[0]}")
+        def call(crew: object, arguments: list[str], place: Path, lock: IO[str]) -> None:
+            calls.append(f"{place.name}: {arguments[0]}" + " --resume" * ("--resume" in arguments))
             patch.setattr("sys.argv", ["train.py"])
-            assert cli.run([*arguments, "--trainer.enable_progress_bar=false"], callbacks=CALLBACKS) == 0
+            known = CALLBACKS | {"killer": Killer}
+            assert cli.run([*arguments, "--trainer.enable_progress_bar=false"], callbacks=known) == 0
 
-        patch.setattr(found.side_by_side, "_call", call)
+        patch.setattr(found.side_by_side.Crew, "_call", call)
         yield found
         for name in NAMES:
             sys.modules.pop(name)
@@ -68,10 +94,8 @@ def common(weights: Path, place: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def table(common: list[str], place: Path, benchmark_cache: Path) -> list[str]:
     sizes = [f"--data.sources.{name}.avshapes_sizes={json.dumps(sizes)}" for name, sizes in SIZES.items()]
-    made = [f"--folder={place / 'runs'}", f"--page={place / 'docs' / 'results.md'}", f"--json={place / 'table.json'}"]
-    picture = f"--picture={place / 'docs' / 'images' / 'results.png'}"
     rows = ["--rows", "base", "sft_oracle", "rk"]
-    return [*rows, *common, *made, picture, f"--data.avshapes_cache={benchmark_cache}", *sizes]
+    return [*rows, *common, f"--folder={place / 'runs'}", f"--data.avshapes_cache={benchmark_cache}", *sizes]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -81,47 +105,105 @@ def test_the_table_is_made_and_goes_on_where_it_was(
     scripts.baselines.main(table)
     first = ["base_seed0: test", "sft_oracle_seed0: fit", "sft_oracle_seed0: test", "rk_seed0: fit", "rk_seed0: test"]
     assert scripts.calls == first
-    page = (place / "docs" / "results.md").read_text()
+    page = (place / "runs" / "results.md").read_text()
     assert "| supervised, oracle descriptions | 1 |" in page
     assert "## Against no training" in page
-    assert "](images/results.png)" in page
-    assert (place / "docs" / "images" / "results.png").stat().st_size > 1000
-    rows = json.loads((place / "table.json").read_text())["rows"]
+    assert "](results.png)" in page
+    assert (place / "runs" / "results.png").stat().st_size > 1000
+    numbers = json.loads((place / "runs" / "baselines.json").read_text())
+    rows = numbers["rows"]
+    assert numbers["provenance"]["commit"] == (commit(ROOT) or "unknown"), "trained and tested by one code"
     # Both trainings end after two optimizer steps; GRPO makes them of one rollout.
     assert [(row[0]["batches"], row[0]["prompts"]) for row in rows.values()] == [(0, 0), (2, 2), (1, 1)]
     assert rows["rk"][0]["seconds"] > 0
     assert {"seen/jf", "unseen/jf", "null/s", "refavs/jf", "revos/jf"} <= set(rows["rk"][0]["metrics"])
 
-    shutil.rmtree(place / "runs" / "rk_seed0" / "test_0")
+    (place / "runs" / "rk_seed0" / "test_0" / "results.json").unlink()
     scripts.calls.clear()
     capsys.readouterr()
     scripts.baselines.main(table)
     assert scripts.calls == ["rk_seed0: test"]
     assert "2 of 3 jobs are finished" in capsys.readouterr().out
-    assert json.loads((place / "table.json").read_text())["rows"]["rk"][0]["metrics"] == rows["rk"][0]["metrics"]
+    again = json.loads((place / "runs" / "baselines.json").read_text())["rows"]
+    assert again["rk"][0]["metrics"] == rows["rk"][0]["metrics"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_that_was_killed_goes_on_to_the_same_adapter(
+    scripts: SimpleNamespace, table: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the second of two steps; once more before there is a checkpoint, which begins a new run."""
+    options = [*table, "--rows", "sft_oracle", "--checkpoint.every_n_train_steps=1"]
+    runs = {name: place / name / "sft_oracle_seed0" for name in ("whole", "killed", "early")}
+
+    def kill(name: str, before_batch: int) -> None:
+        monkeypatch.setattr(Killer, "before_batch", before_batch)
+        with pytest.raises(Killed):
+            scripts.baselines.main([*options, f"--folder={place / name}"])
+        monkeypatch.setattr(Killer, "before_batch", None)
+        scripts.calls.clear()
+
+    scripts.baselines.main([*options, f"--folder={place / 'whole'}"])
+    kill("killed", 1)
+    scripts.baselines.main([*options, f"--folder={place / 'killed'}"])
+    assert scripts.calls == ["sft_oracle_seed0: fit --resume", "sft_oracle_seed0: test"]
+    kill("early", 0)
+    scripts.baselines.main([*options, f"--folder={place / 'early'}"])
+    assert scripts.calls == ["sft_oracle_seed0: fit", "sft_oracle_seed0: test"]
+
+    trained = {"whole": "version_0", "killed": "version_0", "early": "version_1"}
+    adapters = [(runs[name] / version / ADAPTER).read_bytes() for name, version in trained.items()]
+    assert adapters[0] == adapters[1] == adapters[2]
+    assert not (runs["killed"] / "version_1").exists()
+    outcomes = [scripts.outcomes.read_outcome(folder) for folder in runs.values()]
+    assert outcomes[0].metrics == outcomes[1].metrics == outcomes[2].metrics
+    assert [outcome.prompts for outcome in outcomes] == [2, 2, 2]
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_keyframes_are_replaced_and_compute_is_counted(
-    scripts: SimpleNamespace, table: list[str], common: list[str], place: Path, benchmark_cache: Path
+    scripts: SimpleNamespace,
+    table: list[str],
+    common: list[str],
+    place: Path,
+    benchmark_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scripts.baselines.main(table)
     scripts.calls.clear()
     answers = ["--answers", str(place / "runs" / "rk_seed0"), f"--avshapes-sizes={json.dumps(SIZES)}"]
-    made = [f"--folder={place / 'kept'}", f"--page={place / 'keyframes.md'}", f"--json={place / 'keyframes.json'}"]
-    variants = ["--variants", "two_sft", "one_frames", "--videos=4", f"--cache={benchmark_cache}"]
-    scripts.keyframe_value.main([*variants, *answers, *common, *made])
+    variants = ["--variants", "two", "two_oracle", "one_frames", "--videos=4", f"--cache={benchmark_cache}"]
+    asked = [*variants, *answers, *common, f"--folder={place / 'kept'}"]
+    # Random weights name no moment; answers that do stand in for theirs.
+    clips = scripts.outcomes.results_of(place / "runs" / "rk_seed0").with_name("clips.jsonl")
+    lines = [json.loads(line) for line in clips.read_text().splitlines()]
+    said = [line | {"text": MOMENTS if line["kind"] == "seen" else "nothing"} for line in lines]
+    clips.write_text("".join(json.dumps(line) + "\n" for line in said))
+    scripts.keyframe_value.main(asked)
 
-    assert scripts.calls == [f"{name}_seed0: {verb}" for name in ("two_sft", "one_frames") for verb in ("fit", "test")]
-    numbers = json.loads((place / "keyframes.json").read_text())
+    trained = [f"{name}_seed0: {verb}" for name in ("two_oracle", "one_frames") for verb in ("fit", "test")]
+    assert scripts.calls == [*trained, "two_seed0: test"]
+    numbers = json.loads((place / "kept" / "keyframe_value.json").read_text())
     values = numbers["frames"]["rk_seed0"]
     assert {clip.split("/")[1] for clip in values} == {"test_s", "test_u", "valid"}, "nothing absent is asked for"
-    assert all(
-        set(value) == {f"{a}/{b}" for a in ("own", "true") for b in scripts.other_frames.POLICIES}
-        for value in values.values()
-    )
+    wanted = {f"{a}/{b}" for a in ("own", "true") for b in scripts.other_frames.POLICIES}
+    assert all(not value or set(value) == wanted for value in values.values())
+    assert all(bool(value) == ("/test_s/" in clip) for clip, value in values.items())
     spent = {name: row["gflop"] for name, row in numbers["compute"].items()}
-    assert spent["one_frames"]["grounder"] == 0 < spent["two_sft"]["grounder"]
-    assert spent["one_frames"]["system_1"] > spent["two_sft"]["system_1"] > 0
-    assert spent["one_frames"]["propagator"] == spent["two_sft"]["propagator"] > 0
-    assert "| System 1 alone, all 20 frames | 20 | 112 |" in (place / "keyframes.md").read_text()
+    assert spent["one_frames"]["grounder"] == 0 < spent["two_oracle"]["grounder"] == spent["two"]["grounder"]
+    assert spent["one_frames"]["system_1"] > spent["two"]["system_1"] > 0
+    assert spent["one_frames"]["propagator"] == spent["two"]["propagator"] > 0
+    assert set(numbers["compute"]["one_frames"]["places"][0]) == {"training", "held_out"}
+    page = (place / "kept" / "results_keyframes.md").read_text()
+    assert "| System 1 alone, all 20 frames | 20 | 112 |" in page
+    assert "### RefAVS\n\n| answers of | seeds |" in page
+    assert "| rk | 1 | - |" in page.partition("### ReVOS")[2], "no moment was named there"
+
+    monkeypatch.setattr(scripts.other_frames, "frame_values", lambda *_: pytest.fail("measured twice"))
+    kept = next((place / "kept").glob("frames_rk_seed0_*.jsonl"))
+    scripts.keyframe_value.main(asked)
+    assert json.loads((place / "kept" / "keyframe_value.json").read_text())["frames"] == numbers["frames"]
+    monkeypatch.undo()
+    kept.write_text(kept.read_text()[:-5])
+    scripts.keyframe_value.main(asked)
+    assert json.loads((place / "kept" / "keyframe_value.json").read_text())["frames"] == numbers["frames"]

@@ -1,11 +1,9 @@
 """The numbers of the table of baselines, from made-up runs."""
 
-import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,14 +18,14 @@ def scripts():
     """The scripts as they see each other when one of them is started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        names = ("baselines", "score_tables", "side_by_side")
+        names = ("baselines", "score_tables", "side_by_side", "outcomes", "speed", "speed.results")
         yield SimpleNamespace(**{name: import_module(name) for name in names})
         for name in names:
             sys.modules.pop(name)
 
 
 def outcome(scripts, clips, **metrics):
-    return scripts.side_by_side.Outcome(metrics, clips, {}, batches=3, prompts=12, seconds=4.5, curves={})
+    return scripts.outcomes.Outcome(metrics, clips, {}, batches=3, prompts=12, seconds=4.5, curves={})
 
 
 def test_rows_and_seeds_become_jobs(scripts):
@@ -41,7 +39,8 @@ def test_rows_and_seeds_become_jobs(scripts):
     assert len({job.name for job in jobs}) == len(jobs)
     grpo = next(job for job in jobs if job.name == "rk_seed2")
     assert {"--seed_everything=2", "--data.seed=2", "--model.sampling.seed=2", "--x=1"} <= set(grpo.fit)
-    assert {"--data.seed=0", "--data.test_size=5", "--x=1"} <= set(grpo.test)
+    assert {"--data.seed=0", "--data.test_size=5", "--data.sources.revos.test_size=12", "--x=1"} <= set(grpo.test)
+    assert len({job.test for job in jobs}) == 1, "all rows are tested alike"
     sft = next(job for job in jobs if job.name == "sft_seed1")
     assert "--model.sampling.seed=1" not in sft.fit
     assert "--data.sources.revos.train_size=9" in sft.fit
@@ -120,86 +119,64 @@ def test_videos_are_read_from_clip_ids(scripts):
 
 def test_the_table_has_means_and_spreads(scripts):
     """Seen 0.2 and 0.4: mean 30, standard deviation 14.1."""
-    runs = [outcome(scripts, {}, **{"seen/jf": value, "null/s": 0.25}) for value in (0.2, 0.4)]
-    table = scripts.score_tables.score_table({"sft": runs}, {"sft": "supervised"}, {"sft": 12})
+    runs = [outcome(scripts, {}, **{"seen/jf": value, "null/s": 0.25, "parse_failures": 0.5}) for value in (0.2, 0.4)]
+    table = scripts.score_tables.score_table({"sft": runs}, {"sft": "supervised"})
     cells = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
 
     assert cells[:3] == ["supervised", "2", "30.0 ± 14.1"]
-    assert cells[-3:] == ["0.250", "12", "4"]
+    assert cells[-4:] == ["0.250", "50.0 ± 0.0", "12", "4"]
     assert cells[3] == "-", "no unseen clip was tested"
-    bare = scripts.score_tables.score_table({"sft": [outcome(scripts, {})]}, {"sft": "supervised"}, {"sft": 12})
+    bare = scripts.score_tables.score_table({"sft": [outcome(scripts, {})]}, {"sft": "supervised"})
     assert "nan" not in bare
     assert scripts.score_tables.shown((0.1, -0.05, 0.25)) == "+10.0 (-5.0 .. +25.0)"
     assert scripts.score_tables.shown((float("nan"),) * 3) == "-"
 
 
-def test_a_folder_keeps_to_its_settings(scripts, tmp_path):
-    side = scripts.side_by_side
-    side.remember(tmp_path / "runs", {"prompts": 4, "weights": "abc"})
-    side.remember(tmp_path / "runs", {"prompts": 4, "weights": "abc"})
-    with pytest.raises(SystemExit, match=r"other settings \(weights: abc -> def\)\. Remove it, or name another"):
-        side.remember(tmp_path / "runs", {"prompts": 4, "weights": "def"})
-    side.remember(tmp_path / "runs", {"prompts": 4, "configs/rk.yaml": "123"})
-    with pytest.raises(SystemExit, match=r"other settings \(configs/rk.yaml: 123 -> 456\)"):
-        side.remember(tmp_path / "runs", {"prompts": 4, "configs/rk.yaml": "456"})
-    side.remember(tmp_path / "runs", {"weights": "abc"})
+def test_every_heading_says_what_it_rests_on(scripts):
+    """Twenty questions about ten videos are enough; two are marked as few."""
+    asked = {f"revos/valid/v{n // 2}/{n % 2}": {"referring/jf": 0.5} for n in range(20)}
+    clips = asked | {A: {"seen/jf": 0.5}, B: {"seen/jf": 0.5}}
+    table = {"sft": [outcome(scripts, clips)]}
+    counts = scripts.score_tables.counts_of(table)
 
-
-def test_the_content_of_every_configuration_file_is_kept(scripts, tmp_path, monkeypatch):
-    side = scripts.side_by_side
-    monkeypatch.setattr(side, "ROOT", tmp_path)
-    (tmp_path / "a.yaml").write_text("beta: 0")
-    (tmp_path / "b.yaml").write_text("beta: 0")
-    jobs = [side.Job("one", ("a.yaml",), None, ()), side.Job("two", ("a.yaml", "b.yaml"), None, ())]
-    before = side.config_digests(jobs)
-    assert list(before) == ["a.yaml", "b.yaml"]
-    (tmp_path / "b.yaml").write_text("beta: 1")
-    after = side.config_digests(jobs)
-    assert after["a.yaml"] == before["a.yaml"]
-    assert after["b.yaml"] != before["b.yaml"]
+    assert counts["referring"] == counts["overall"] == "20 / 10"
+    assert counts["seen"] == "2 / 2 (few)"
+    for text in (
+        scripts.score_tables.score_table(table, {"sft": "supervised"}),
+        scripts.score_tables.difference_table(table | {"base": table["sft"]}, {"sft": "supervised"}, "base"),
+    ):
+        assert "| 20 / 10 |" in text.splitlines()[2]
 
 
 def test_rows_made_by_different_code_say_so(scripts):
-    runs = {"a": [outcome(scripts, {})], "b": [replace(outcome(scripts, {}), commit="123")]}
-    assert scripts.side_by_side.commits_of(runs) == "unknown (a), 123 (b)"
-    runs["a"] = runs["b"]
-    assert scripts.side_by_side.commits_of(runs) == "123"
+    commits_of, made = scripts.outcomes.commits_of, outcome(scripts, {})
+    runs = {"a": [made], "b": [replace(made, tested_by="123")]}
+    assert commits_of(runs) == "unknown (a), 123 (b)"
+    assert commits_of({"b": runs["b"], "c": [replace(made, tested_by="123", trained_by=("123",))]}) == "123"
+    resumed = [replace(made, tested_by="123", trained_by=("99", "100"))]
+    assert commits_of({"b": resumed}) == "trained by 99 and 100, tested by 123"
 
 
-def test_a_job_without_results_is_not_finished(scripts, tmp_path):
-    side = scripts.side_by_side
-    (tmp_path / "test_0").mkdir()
-    assert side.results_of(tmp_path) is None
-    with pytest.raises(FileNotFoundError, match="the job is not finished"):
-        side.read_outcome(tmp_path)
+def test_only_the_whole_table_takes_the_usual_places(scripts):
+    baselines, side = scripts.baselines, scripts.side_by_side
+    usual = baselines.parse([])[0]
+
+    def is_whole(*flags):
+        return side.asks_for_all(baselines.parse(flags)[0], usual)
+
+    assert is_whole("--processes=1", "--folder=x", "--page=y.md")
+    for part in (["--quick"], ["--rows", "sft"], ["--seeds", "1"], ["--clips=3"], ["--prompts=4"], ["--weights=w"]):
+        assert not is_whole(*part), part
+    place = side.usual_or_beside
+    assert place(None, "docs/results.md", Path("runs/x"), is_whole=False) == Path("runs/x/results.md")
+    assert place(None, "docs/results.md", Path("runs/x"), is_whole=True) == side.ROOT / "docs" / "results.md"
+    assert place(Path("y.md"), "docs/results.md", Path("runs/x"), is_whole=True) == Path("y.md")
 
 
-def test_a_failed_job_stops_the_table(scripts, tmp_path, capsys):
-    """An unknown file: the first job ends with the command's own message, and the second is not begun."""
-    side = scripts.side_by_side
-    jobs = [side.Job(name, ("configs/nowhere.yaml",), None, ()) for name in ("one", "two")]
-    with pytest.raises(subprocess.CalledProcessError):
-        side.run_jobs(jobs, tmp_path, processes=1)
-    printed = capsys.readouterr().out
-    assert "0 of 2 jobs are finished" in printed
-    assert "one failed; the end of" in printed
-    assert "nowhere.yaml" in printed
-    assert not (tmp_path / "two").exists()
-
-
-def test_jobs_run_side_by_side_and_a_failure_is_passed_on(scripts, tmp_path, monkeypatch):
-    """Both threads are needed to get past the barrier."""
-    side, barrier, done = scripts.side_by_side, Barrier(2, timeout=60), []
-
-    def run(job, folder):
-        barrier.wait()
-        done.append(job.name)
-        if job.name == "bad":
-            raise subprocess.CalledProcessError(1, ["train.py"])
-
-    monkeypatch.setattr(side, "_run", run)
-    jobs = [side.Job(name, (), None, ()) for name in ("one", "two", "three", "four")]
-    side.run_jobs(jobs, tmp_path, processes=2)
-    assert sorted(done) == ["four", "one", "three", "two"]
-    with pytest.raises(subprocess.CalledProcessError):
-        side.run_jobs([side.Job(name, (), None, ()) for name in ("good", "bad")], tmp_path, processes=2)
+def test_rows_that_are_not_finished_are_named(scripts, tmp_path):
+    baselines = scripts.baselines
+    clips = {A: {"seen/jf": 0.5}, N: {"null/s": 0.0}}
+    page = tmp_path / "results.md"
+    baselines.write_page({"base": [outcome(scripts, clips)]}, ["rk"], {}, page, tmp_path / "results.png")
+    assert "Not finished: GRPO, R_K.\n" in page.read_text()
+    assert baselines.finished(baselines.ROWS, [0, 1], tmp_path) == {}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -11,6 +12,7 @@ from stage import Logger, Writer, trainer_like
 from torch import nn
 
 from callbacks.export import ExportAdapter
+from models.adapter import write_adapter
 from models.reasoner import Reasoner
 
 
@@ -47,3 +49,17 @@ def test_other_modules_and_null_write_nothing(tmp_path: Path, make_reasoner: Cal
     ExportAdapter(folder=None).on_fit_end(trainer_for(module, tmp_path), module)
     ExportAdapter().on_fit_end(trainer_for(nn.Linear(1, 1), tmp_path), nn.Linear(1, 1))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_is_there_whole_or_not_at_all(
+    tmp_path: Path, make_reasoner: Callable[..., Reasoner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_reasoner().model
+
+    def fails(folder: str) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(model.peft_config["default"], "save_pretrained", fails)
+    with pytest.raises(OSError, match="disk full"):
+        write_adapter(model.peft_config["default"], dict(model.named_parameters()), tmp_path / "adapter")
+    assert not list((tmp_path / "adapter").iterdir())

@@ -13,7 +13,7 @@ from stage import Logger, Writer, evaluation_of, result_of, trainer_like
 
 from callbacks import provenance
 from callbacks.provenance import commit, file_hash, weights_of
-from callbacks.results import ResultsWriter, score_table
+from callbacks.results import ResultsWriter, remarks, score_table
 
 RESULTS = [result_of("a", j=0.25), result_of("b", kind="unseen", j=0.75), result_of("n", kind="null", j=None)]
 TEST = evaluation_of(RESULTS, prefix="test/")
@@ -159,3 +159,13 @@ def test_the_commit_says_when_files_differ(tmp_path: Path) -> None:
 
 def test_a_missing_file_has_no_hash(tmp_path: Path) -> None:
     assert file_hash(tmp_path / "nothing") is None
+
+
+def test_a_part_of_a_split_is_named_with_the_source_that_drew_another(tmp_path: Path) -> None:
+    parts = {"refavs": SimpleNamespace(test_size=2), "revos": SimpleNamespace(test_size=5)}
+    trainer = trainer_like([], folder=tmp_path, datamodule=SimpleNamespace(test_size=2, parts=parts))
+    assert remarks(trainer, "test/") == [
+        "data.test_size is 2: a part of each split was drawn",
+        "data.sources.revos.test_size is 5: a part of each split was drawn",
+    ]
+    assert remarks(trainer, "val/") == []

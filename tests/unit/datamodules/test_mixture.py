@@ -123,6 +123,18 @@ def test_settings_of_a_source_reach_it(root):
     assert clips[0].budget.close_up_max_pixels == 70
 
 
+def test_a_source_may_have_a_test_size_of_its_own(root):
+    sources = Sources(revos=Source(test_size=1, test_null_fraction=1.0, same_questions=True), refcocog=Source(weight=0))
+    data = mixture(root, "test", sources=sources, test_size=2)
+    tested = [clip for loader in data.test_dataloader() for batch in loader for clip in batch]
+
+    assert [clip.is_null for clip in tested if clip.task == "revos"] == [True]
+    assert Counter(clip.task for clip in tested) == {"refavs": 4, "revos": 1, "mevis": 2}
+    assert [part.same_questions for part in data.parts.values()] == [False, True, False]
+    with pytest.raises(ConfigError, match=r"data\.sources\.revos: data\.test_null_fraction is 2\.0"):
+        MixtureDataModule(sources=Sources(revos=Source(test_null_fraction=2.0)))
+
+
 def test_a_broken_clip_is_replaced_within_its_benchmark(root):
     for path in (root / "refavs" / "media").glob(f"*{PLAIN}/audio.wav"):
         path.write_bytes(b"")

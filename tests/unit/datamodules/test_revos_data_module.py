@@ -29,15 +29,16 @@ def test_revos_trains_on_one_question_per_video(revos_root):
     assert module.benchmark_splits == ("valid",)
 
 
-def test_epochs_of_revos_ask_other_questions(revos_root):
-    module = revos(revos_root, val_split="valid")
+@pytest.mark.parametrize(("same", "different"), [(False, 3), (True, 1)])
+def test_epochs_of_revos_ask_other_questions_unless_told_otherwise(revos_root, same, different):
+    module = revos(revos_root, val_split="valid", same_questions=same)
     loader = module.train_dataloader()
     asked = set()
     for epoch in range(3):
         loader.sampler.set_epoch(epoch)
         asked |= {name for name in ids(loader) if UVO in name}
 
-    assert len(asked) == 3
+    assert len(asked) == different
 
 
 def test_revos_validates_on_training_videos_that_it_does_not_train_on(revos_root):
@@ -56,6 +57,18 @@ def test_revos_tests_on_the_whole_valid_split(revos_root):
     module = revos(revos_root, stage="test")
 
     assert [ids(loader) for loader in module.test_dataloader()] == [[f"revos/valid/{OVIS}/0", f"revos/valid/{OVIS}/1"]]
+
+
+def test_a_test_of_limited_size_holds_a_share_of_null_clips(revos_root):
+    """The split has one question of either kind."""
+
+    def nulls(**settings):
+        loaders = revos(revos_root, stage="test", **settings).test_dataloader()
+        return [clip.is_null for loader in loaders for batch in loader for clip in batch]
+
+    assert nulls(test_size=1, test_null_fraction=1.0) == [True]
+    assert nulls(test_size=1, test_null_fraction=0.0) == [False]
+    assert nulls(test_size=None, test_null_fraction=0.0) == [False, True]
 
 
 def test_the_share_of_null_prompts_of_revos_is_set_per_epoch(revos_root):

@@ -45,6 +45,14 @@ def test_every_epoch_and_every_repeat_is_a_visit_of_its_own():
     assert served == [["4v0", "4v1", "7v0"], ["4v2", "4v3", "7v1"]]
 
 
+def test_every_epoch_may_visit_what_the_first_one_did():
+    """Repeats within an epoch stay visits of their own; a run does not go on with the other rule."""
+    kept, others = (ClipSet(NumberedClips(9), chosen=[4, 4, 7], same_questions=same) for same in (True, False))
+
+    assert [[kept[Place(epoch, at)].clip.id for at in range(3)] for epoch in (0, 3)] == [["4v0", "4v1", "7v0"]] * 2
+    assert kept.fingerprint != others.fingerprint
+
+
 def test_a_broken_clip_stops_the_run_unless_told_otherwise(refavs_root):
     reader = RefAVS(refavs_root, split="train")
     break_frame(refavs_root, reader[0], 5)

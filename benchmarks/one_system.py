@@ -1,0 +1,167 @@
+"""The compute of two systems, spent on one: System 1 alone sees more frames, more pixels, or both."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baselines import GRPO, SFT
+from callbacks.media import markdown_table
+from compute import ComputeMeter
+from datamodules.avshapes.make import ensure_avshapes
+from datamodules.avshapes.settings import WORLDS
+from learned_places import learned
+from outcomes import Outcome
+from score_tables import column, counted, interval, scored, shown
+from side_by_side import Job
+
+FRAMES, FPS = 20, 2.0
+KEYS = ("referring/jf", "reasoning/jf")
+ORACLE = "configs/baselines/sft_oracle.yaml"
+PLACES = "configs/baselines/sft_places.yaml"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to spend compute.
+
+    Attributes:
+        name: Of its folder.
+        title: What the table calls it.
+        configs: Configuration files.
+        frames: Frames that System 1 sees.
+        side: Side of these frames in pixels.
+        alone: Whether System 1 finds the target itself.
+        trains: Whether there is anything to train.
+    """
+
+    name: str
+    title: str
+    configs: tuple[str, ...]
+    frames: int = 10
+    side: int = 112
+    alone: bool = False
+    trains: bool = True
+
+    def seeds(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Without training one seed says all."""
+        return seeds if self.trains else seeds[:1]
+
+
+VARIANTS = (
+    Variant("two_grpo", "two systems, GRPO", (GRPO,)),
+    Variant("two_oracle", "two systems, supervised, oracle descriptions", (SFT, ORACLE)),
+    Variant("one", "System 1 alone", (SFT, PLACES), alone=True),
+    Variant("one_frames", "System 1 alone, all 20 frames", (SFT, PLACES), frames=20, alone=True),
+    Variant("one_pixels", "System 1 alone, 4 x the pixels", (SFT, PLACES), side=224, alone=True),
+    Variant("one_both", "System 1 alone, both", (SFT, PLACES), frames=20, side=224, alone=True),
+    Variant("two", "two systems, no training", (GRPO,), trains=False),
+    Variant("two_sft", "two systems, supervised", (SFT,)),
+)
+
+AGAINST = ("two_oracle", "two_grpo")
+"""Variants that the others are compared with."""
+
+EXPLAINED = """\
+ReVOS-like clips of 20 frames; the same training prompts for every row. *System 1 alone* is supervised to write where
+the target is on each keyframe and looks no closer; masks are propagated by the same SAM2. Compute in GFLOP per clip:
+System 1 reads its frames and writes four keyframes, the grounder looks at four keyframes, SAM2 propagates one object.
+The question is about System 1 and grounder *together*; SAM2 costs the same everywhere.
+
+J&F is the mean of referring and reasoning, times 100, over test clips with a target; intervals are over videos.
+*two_oracle* is trained as System 1 alone is, by supervision, and told as much about the target: its places there, a
+true description here. *two_grpo* is the method, without either. *two_sft* learns the expression as description, which
+the frozen grounder often cannot find. *Places* are the mean IoU of the stated boxes, on prompts of the training and on
+test clips: a row that has learned to write boxes and does not find new targets is high and low. *Unusable* is the share
+of answers that name neither a moment nor an absence.
+
+The weights bound what this can say. System 1's frozen towers and its language model were made with 10 frames of 112
+pixels a side alone, and were never taught coordinates. That 20 frames or 224 pixels do not help would be a statement
+about these weights, not about frames and pixels."""
+
+
+def long_clips(videos: int, cache: Path | None) -> Path:
+    """ReVOS-like videos with twice the frames, so that System 1 can see more than it is shown.
+
+    Args:
+        videos: To train on; a third as many to test on.
+        cache: Where they are kept; None for the user's cache.
+    """
+    world = replace(WORLDS["revos"], frames=FRAMES, fps=FPS)
+    return ensure_avshapes("revos", sizes={"train": videos, "valid": max(2, videos // 3)}, world=world, cache_dir=cache)
+
+
+def make_jobs(options: argparse.Namespace, root: Path, seeds: Sequence[int], extra: Sequence[str]) -> list[Job]:
+    """One job per variant and seed, the first seed of every variant first.
+
+    Args:
+        options: Variants, prompts, and clips (half as many as test clips).
+        root: Folder of the clips.
+        seeds: Of weights, sampling and the drawn prompts.
+        extra: Flags for every command.
+    """
+    revos = [f"--data.sources.revos.root={root}", f"--data.sources.revos.fps={FPS}"]
+    revos += [f"--data.sources.revos.clip_frames={FRAMES}", "--data.sources.refavs.weight=0"]
+    quiet = ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0", "--overlays.clips=0"]
+    test = ["--data.seed=0", f"--data.test_size={2 * options.clips}", "--data.sources.revos.test_null_fraction=0"]
+    test += ["--data.val_batch_size=16", "--overlays.clips=0"]
+    jobs = []
+    for seed in seeds:
+        for one in (variant for variant in VARIANTS if variant.name in options.variants):
+            if seed not in one.seeds(seeds):
+                continue
+            looks = [f"--data.glance_frames={one.frames}", f"--data.glance_max_pixels={one.side**2}"]
+            seeded = [f"--seed_everything={seed}", f"--data.seed={seed}"]
+            seeded += [f"--data.sources.revos.train_size={options.prompts}"]
+            seeded += [f"--model.sampling.seed={seed}"] if one.configs[0] == GRPO else []
+            paths = [flag for flag in extra if not (one.alone and flag.startswith("--model.grounder"))]
+            fit = (*revos, *looks, *seeded, *quiet, *paths) if one.trains else None
+            # A test of a trained run takes the rest from its configuration.
+            whole = test if one.trains else [*revos, *looks, *test, *paths]
+            jobs.append(Job(f"{one.name}_seed{seed}", one.configs, fit, tuple(whole)))
+    return jobs
+
+
+def compute_table(
+    table: Mapping[str, Sequence[Outcome]], folder: Path, root: Path, weights: Path, seeds: Sequence[int]
+) -> tuple[str, dict[str, Any]]:
+    """Compute and scores of every variant.
+
+    Args:
+        table: Runs by variant.
+        folder: Of the runs.
+        root: Folder of the clips.
+        weights: Folder of all three models.
+        seeds: Of the trained variants.
+
+    Returns:
+        Markdown, and the numbers by variant.
+    """
+    meter = ComputeMeter(weights, root, fps=FPS)
+    against = [name for name in AGAINST if name in table]
+    header = ["", "frames", "side", "System 1", "grounder", "together", "SAM2", "J&F"]
+    header += [*(f"minus {name}" for name in against), "places, training", "places, test", "unusable", "seconds"]
+    rows, numbers = [], {}
+    for one in (variant for variant in VARIANTS if variant.name in table):
+        outcomes = table[one.name]
+        spent = meter.measure(frames=one.frames, side=one.side, alone=one.alone)
+        together = spent.system_1 + spent.grounder
+        shares = [f"{value:.2f}" for value in (spent.system_1, spent.grounder, together, spent.propagator)]
+        values = [column(outcome, KEYS) for outcome in outcomes]
+        changes = ["" if one.name == name else shown(interval(outcomes, table[name], KEYS)) for name in against]
+        jobs = [folder / f"{one.name}_seed{seed}" for seed in one.seeds(seeds)]
+        places = [learned(job, root, fps=FPS) for job in jobs] if one.alone else []
+        ious = [f"{np.mean([p[part] for p in places]):.2f}" if places else "" for part in ("training", "held_out")]
+        unusable = scored(np.array([column(outcome, ["parse_failures"]) for outcome in outcomes]))
+        seconds = f"{np.mean([outcome.seconds for outcome in outcomes]):.0f}"
+        cells = [one.title, str(one.frames), str(one.side), *shares, scored(np.array(values))]
+        rows.append([*cells, *changes, *ious, unusable, seconds])
+        numbers[one.name] = {"gflop": vars(spent), "jf": values, "places": places}
+    clips = next(iter(table.values()))[0].clips
+    tested = counted(clip for clip, values in clips.items() if values.keys() & set(KEYS))
+    return f"{markdown_table(header, rows)}\n\nTest clips / videos: {tested}.", numbers

@@ -1,0 +1,133 @@
+"""What finished jobs have left: scores, answers, time, curves, and which code made them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from metrics.version import commit
+
+CURVES = ("reward", "loss", "val/jf", "val/null_accuracy")
+
+TRAINED_BY = "trained_by.txt"
+"""In a job's folder: the commits that have trained it, one a line."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished job left.
+
+    Attributes:
+        metrics: Logged means, by key.
+        clips: Values of every test clip, by clip id.
+        texts: Greedy completions, by clip id.
+        batches: Of the training: rollouts of GRPO, optimizer steps of supervised training; 0 without one.
+        prompts: Prompts of these batches, repeats included.
+        seconds: Time of these batches, waiting for data included.
+        curves: (step, value) of what was logged in training, for the keys of `CURVES`.
+        tested_by: Commit of the code that tested; empty where it is not known.
+        trained_by: Commits of the code that trained, several where a run was resumed with other code.
+    """
+
+    metrics: dict[str, float]
+    clips: dict[str, dict[str, float]]
+    texts: dict[str, str]
+    batches: int
+    prompts: int
+    seconds: float
+    curves: dict[str, list[tuple[int, float]]]
+    tested_by: str = ""
+    trained_by: tuple[str, ...] = ()
+
+
+def results_of(folder: Path) -> Path | None:
+    """The results of a job's test, once there are any."""
+    return next((path for path in sorted(folder.glob("test_*/results.json"))), None)
+
+
+def newest_run(folder: Path) -> Path | None:
+    """The run folder of a job's last training, if one was begun."""
+    runs = sorted(folder.glob("version_*"), key=lambda path: int(path.name.rpartition("_")[2]))
+    return runs[-1] if runs else None
+
+
+def remember_code(folder: Path, root: Path, *, goes_on: bool) -> None:
+    """Write down which code trains a job.
+
+    Args:
+        folder: Of the job.
+        root: Of the code.
+        goes_on: Whether a training is resumed; otherwise what trained before does not count.
+    """
+    path = folder / TRAINED_BY
+    before = path.read_text().split() if goes_on and path.is_file() else []
+    path.write_text("\n".join(dict.fromkeys([*before, commit(root) or "unknown"])) + "\n")
+
+
+def commits_of(table: Mapping[str, Sequence[Outcome]]) -> str:
+    """The code that rows were made with: one commit, or each with the rows that are its."""
+    rows: dict[str, list[str]] = {}
+    for name, outcomes in table.items():
+        for code in dict.fromkeys(map(_code, outcomes)):
+            rows.setdefault(code, []).append(name)
+    return next(iter(rows)) if len(rows) == 1 else ", ".join(f"{one} ({', '.join(of)})" for one, of in rows.items())
+
+
+def _code(outcome: Outcome) -> str:
+    tested = outcome.tested_by or "unknown"
+    if set(outcome.trained_by) <= {tested}:
+        return tested
+    return f"trained by {' and '.join(outcome.trained_by)}, tested by {tested}"
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """What a finished job left.
+
+    Args:
+        folder: Of the job.
+
+    Raises:
+        FileNotFoundError: The job is not finished.
+    """
+    results = results_of(folder)
+    if results is None:
+        raise FileNotFoundError(f"{folder} has no results; the job is not finished")
+    lines = [json.loads(line) for line in (results.parent / "clips.jsonl").read_text().splitlines()]
+    known = ("clip", "kind", "text")
+    clips = {line["clip"]: {key: value for key, value in line.items() if key not in known} for line in lines}
+    content = json.loads(results.read_text())
+    metrics = {key.removeprefix("test/"): value for key, value in content["metrics"].items()}
+    run, code = newest_run(folder), folder / TRAINED_BY
+    curves = {} if run is None else _curves(run)
+    timed = dict(curves.get("time/step_s", []))
+    waited = dict(curves.get("time/waiting_s", []))
+    return Outcome(
+        metrics=metrics,
+        clips=clips,
+        texts={line["clip"]: line["text"] for line in lines},
+        batches=len(timed),
+        prompts=len(timed) * _prompts_per_step(run),
+        seconds=sum(timed.values()) + sum(waited.values()),
+        curves={key: curves[key] for key in CURVES if key in curves},
+        tested_by=content["provenance"]["commit"] or "",
+        trained_by=tuple(code.read_text().split()) if code.is_file() else (),
+    )
+
+
+def _prompts_per_step(run: Path | None) -> int:
+    if run is None:
+        return 0
+    return int(yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["prompts_per_step"])
+
+
+def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Logged numbers; of a step that was run twice, because of a resume, the second time."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    wanted = [tag for tag in events.Tags()["scalars"] if tag in (*CURVES, "time/step_s", "time/waiting_s")]
+    return {tag: sorted({event.step: event.value for event in events.Scalars(tag)}.items()) for tag in wanted}

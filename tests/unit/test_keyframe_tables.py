@@ -1,0 +1,94 @@
+"""The numbers of the pages on keyframes and compute, from made-up answers."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+NAMES = ("outcomes", "side_by_side", "score_tables", "speed", "speed.results", "baselines", "compute", "learned_places")
+NAMES += ("one_system", "other_frames", "keyframe_value")
+A, B, C = "refavs/test_s/0:vid_a_1_2_circle_1", "refavs/test_s/9:vid_b_1_2_circle_1", "revos/valid/v/0"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The scripts as they see each other when one of them is started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        yield SimpleNamespace(**{name: import_module(name) for name in NAMES})
+        for name in NAMES:
+            sys.modules.pop(name)
+
+
+def values(scripts, own, uniform):
+    """J&F of every policy; others than the two have 0.5."""
+    found = {f"{words}/{policy}": 0.5 for words in ("own", "true") for policy in scripts.other_frames.POLICIES}
+    return found | {"own/own": own, "own/uniform": uniform}
+
+
+def test_frames_are_compared_per_benchmark_where_answers_have_some(scripts):
+    """Clip a: 0.2 and 0.4 over seeds, uniform 0.1; b: one seed names no moment, the other 0.9 against 0.5.
+
+    Own 0.3 and 0.9, uniform 0.1 and 0.5: differences 0.2 and 0.4.
+    """
+    found = {
+        "rk_seed0": {A: values(scripts, 0.2, 0.1), B: {}, C: values(scripts, 1.0, 0.0)},
+        "rk_seed1": {A: values(scripts, 0.4, 0.1), B: values(scripts, 0.9, 0.5), C: values(scripts, 1.0, 0.0)},
+        "base_seed0": {A: {}, B: {}, C: {}},
+    }
+    refavs, revos = scripts.other_frames.frame_tables(found).split("### ReVOS")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in refavs.splitlines() if line.startswith("| rk")]
+    header = [cell.strip() for cell in refavs.splitlines()[2].split("|")[1:-1]]
+    first = dict(zip(header, rows[0], strict=True))
+
+    assert [row[2] for row in rows] == ["own", "true"]
+    assert (first["seeds"], first["own"], first["uniform"]) == ("2", "60.0", "30.0")
+    assert first["own - uniform"] == "+30.0 (+20.0 .. +40.0)"
+    assert (first["clips / videos"], first["without a moment"]) == ("2 / 2 (few)", "25 %")
+    assert "| base | 1 | - |" in refavs
+    assert "| rk | 2 | own | 100.0 |" in revos
+
+
+def test_places_are_compared_with_the_true_ones(scripts, monkeypatch):
+    """The left half against the whole frame is 1/2, a frame without the target 0; no keyframe is 0."""
+    module = scripts.learned_places
+    clip = SimpleNamespace(frames=SimpleNamespace(fps=1.0, count=10))
+    monkeypatch.setattr(module, "place", lambda _, frame: "0 0 100 100" if frame < 5 else "")
+
+    def answer(*starts):
+        moments = [
+            {"start_time": f"00:0{start}.00", "end_time": f"00:0{start + 1}.00", "description": "0 0 50 100"}
+            for start in starts
+        ]
+        return f"<think>x</think><answer>{', '.join(map(json.dumps, moments))}</answer>"
+
+    assert module.place_iou(clip, answer(1)) == pytest.approx(0.5)
+    assert module.place_iou(clip, answer(1, 7)) == pytest.approx(0.25)
+    assert module.place_iou(clip, "nothing") == 0.0
+
+
+def test_variants_become_jobs(scripts):
+    """All but one are trained with every seed; System 1 alone is given no grounder, and all are tested alike."""
+    keyframes, one_system = scripts.keyframe_value, scripts.one_system
+    options = keyframes.parse([])[0]
+    options.prompts, options.clips = 8, 3
+    extra = ["--model.grounder.path=g", "--x=1"]
+    jobs = {job.name: job for job in one_system.make_jobs(options, Path("root"), [0, 1, 2], extra)}
+
+    assert len(jobs) == 7 * 3 + 1
+    assert {name for name, job in jobs.items() if job.fit is None} == {"two_seed0"}
+    assert "--model.grounder.path=g" not in jobs["one_seed1"].fit
+    assert {"--model.grounder.path=g", "--x=1"} <= set(jobs["two_oracle_seed1"].fit)
+    assert {"--data.sources.revos.root=root", "--x=1"} <= set(jobs["two_seed0"].test)
+    assert all("--data.test_size=6" in job.test for job in jobs.values())
+    assert set(one_system.AGAINST) <= {variant.name for variant in one_system.VARIANTS}
+    root = scripts.side_by_side.ROOT
+    assert all((root / config).is_file() for variant in one_system.VARIANTS for config in variant.configs)
+
+
+def test_all_seeds_of_the_method_are_looked_at(scripts):
+    names = [folder.name for folder in scripts.keyframe_value.usual_answers(False, [0, 1, 2])]
+    assert names == ["base_seed0", "rk_ra_rg_seed0", "rk_ra_rg_seed1", "rk_ra_rg_seed2"]

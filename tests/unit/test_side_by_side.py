@@ -1,0 +1,213 @@
+"""Jobs that fail, wait, are stopped, or go on: with commands that take no time, or real ones where that matters."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from threading import Barrier, Timer
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def side():
+    """The script as it is seen when another one is started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield import_module("side_by_side")
+        for name in ("side_by_side", "outcomes"):
+            sys.modules.pop(name)
+
+
+def jobs_named(side, *names):
+    return [side.Job(name, (), None, ()) for name in names]
+
+
+def finish(place):
+    (place / "test_0").mkdir(exist_ok=True)
+    (place / "test_0" / "results.json").write_text("{}")
+
+
+def as_command(side, monkeypatch, program):
+    """Let every command be a program of Python."""
+    (root := Path(program).parent / "root").mkdir()
+    (root / "train.py").write_text(Path(program).read_text())
+    monkeypatch.setattr(side, "ROOT", root)
+
+
+def test_a_folder_keeps_to_its_settings(side, tmp_path):
+    side.remember(tmp_path / "runs", {"prompts": 4, "weights": "abc"})
+    side.remember(tmp_path / "runs", {"prompts": 4, "weights": "abc"})
+    with pytest.raises(SystemExit, match=r"other settings \(weights: abc -> def\)\. Remove it, or name another"):
+        side.remember(tmp_path / "runs", {"prompts": 4, "weights": "def"})
+    side.remember(tmp_path / "runs", {"prompts": 4, "configs/rk.yaml": "123"})
+    with pytest.raises(SystemExit, match=r"other settings \(configs/rk.yaml: 123 -> 456\)"):
+        side.remember(tmp_path / "runs", {"prompts": 4, "configs/rk.yaml": "456"})
+    side.remember(tmp_path / "runs", {"weights": "abc"})
+
+
+def test_the_content_of_every_configuration_file_is_kept(side, tmp_path, monkeypatch):
+    monkeypatch.setattr(side, "ROOT", tmp_path)
+    (tmp_path / "a.yaml").write_text("beta: 0")
+    (tmp_path / "b.yaml").write_text("beta: 0")
+    jobs = [side.Job("one", ("a.yaml",), None, ()), side.Job("two", ("a.yaml", "b.yaml"), None, ())]
+    before = side.config_digests(jobs)
+    assert list(before) == ["a.yaml", "b.yaml"]
+    (tmp_path / "b.yaml").write_text("beta: 1")
+    after = side.config_digests(jobs)
+    assert after["a.yaml"] == before["a.yaml"]
+    assert after["b.yaml"] != before["b.yaml"]
+
+
+def test_a_job_without_results_is_not_finished(side, tmp_path):
+    outcomes = import_module("outcomes")
+    (tmp_path / "test_0").mkdir()
+    assert outcomes.results_of(tmp_path) is None
+    with pytest.raises(FileNotFoundError, match="the job is not finished"):
+        outcomes.read_outcome(tmp_path)
+
+
+def test_a_failed_job_does_not_stop_the_others(side, tmp_path, capsys, monkeypatch):
+    """The first one ends with its command's own message; a file that is missing is a failure like any other."""
+    program = tmp_path / "program.py"
+    program.write_text("import sys; sys.exit('nowhere.yaml is not there')")
+    as_command(side, monkeypatch, program)
+    assert side.run_jobs(jobs_named(side, "one"), tmp_path, processes=1) == ["one"]
+    printed = capsys.readouterr().out
+    assert "0 of 1 jobs are finished" in printed
+    assert "one: the end of" in printed
+    assert "nowhere.yaml is not there" in printed
+
+    def run(self, job, place, lock):
+        if job.name == "two":
+            raise FileNotFoundError("no checkpoint")
+        finish(place)
+
+    monkeypatch.setattr(side.Crew, "_train_and_test", run)
+    assert side.run_jobs(jobs_named(side, "two", "three"), tmp_path, processes=2) == ["two"]
+    assert (tmp_path / "three" / "test_0" / "results.json").is_file()
+    assert "two failed: no checkpoint" in capsys.readouterr().out
+
+
+def test_jobs_run_side_by_side(side, tmp_path, monkeypatch):
+    """Both threads are needed to get past the barrier."""
+    barrier = Barrier(2, timeout=60)
+
+    def run(self, job, place, lock):
+        barrier.wait()
+        finish(place)
+
+    monkeypatch.setattr(side.Crew, "_train_and_test", run)
+    names = ("one", "two", "three", "four")
+    assert side.run_jobs(jobs_named(side, *names), tmp_path, processes=2) == []
+    assert all((tmp_path / name / "test_0" / "results.json").is_file() for name in names)
+
+
+def test_a_training_that_was_asked_to_stop_stops_all(side, tmp_path, monkeypatch):
+    begun = []
+
+    def run(self, job, place, lock):
+        begun.append(job.name)
+        raise subprocess.CalledProcessError(side.STOPPED, ["train.py"])
+
+    monkeypatch.setattr(side.Crew, "_train_and_test", run)
+    with pytest.raises(KeyboardInterrupt):
+        side.run_jobs(jobs_named(side, "one", "two"), tmp_path, processes=1)
+    assert begun == ["one"]
+
+
+WAITS = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+print("begun", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_ends_the_commands(side, tmp_path, monkeypatch, processes):
+    (tmp_path / "program.py").write_text(WAITS)
+    as_command(side, monkeypatch, tmp_path / "program.py")
+    logs = [tmp_path / name / "test.log" for name in ("one", "two")[:processes]]
+
+    def end_once_begun():
+        while not all(log.is_file() and "begun" in log.read_text() for log in logs):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Timer(0.0, end_once_begun).start()
+    with pytest.raises(SystemExit) as stop:
+        side.run_jobs(jobs_named(side, "one", "two", "three"), tmp_path, processes=processes)
+    assert stop.value.code == 143
+    assert not (tmp_path / "three" / "test.log").is_file(), "nothing else is begun"
+    for log in logs:
+        with (log.parent / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # waits until the command has ended
+
+
+def test_a_folder_in_which_a_command_works_is_waited_for(side, tmp_path, monkeypatch, capsys):
+    """The command of a script that was killed goes on, holds the lock alone, and finishes the job by itself."""
+    place = tmp_path / "one"
+    place.mkdir()
+    left = "import sys, time; print(flush=True); sys.stdin.readline()"
+    with (place / ".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-c", left]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        orphan = subprocess.Popen(command, pass_fds=[lock.fileno()], **pipes)
+        lock.write(f"{orphan.pid}\n")
+    orphan.stdout.readline()
+
+    def let_finish():
+        finish(place)
+        orphan.communicate(b"\n")
+
+    Timer(0.5, let_finish).start()
+    monkeypatch.setattr(side.Crew, "_train_and_test", lambda *_: pytest.fail("the orphan has finished the job"))
+    assert side.run_jobs(jobs_named(side, "one"), tmp_path, processes=1) == []
+    assert f"one: waiting for process {orphan.pid}, which works in it" in capsys.readouterr().out
+
+
+def trained(place, number):
+    run = place / f"version_{number}"
+    (run / "adapter").mkdir(parents=True)
+    (run / "adapter" / "adapter_model.safetensors").touch()
+    return run
+
+
+def test_what_a_kill_has_left_decides_how_a_job_goes_on(side, tmp_path, monkeypatch):
+    """Nothing, a run without a checkpoint, one with a checkpoint, half an export, a whole one, half a test."""
+    called = []
+    place = tmp_path / "one"
+
+    def call(self, arguments, folder, lock):
+        called.append(arguments)
+        if arguments[0] == "fit" and arguments[1] != "--resume":
+            number = len(list(place.glob("version_*")))
+            (trained(place, number) / "adapter" / "adapter_config.json").touch()
+
+    monkeypatch.setattr(side.Crew, "_call", call)
+    job = side.Job("one", ("a.yaml",), ("--f",), ("--t",))
+
+    def verbs():
+        called.clear()
+        assert side.run_jobs([job], tmp_path, processes=1) == ["one"], "there are no results"
+        return [" ".join(arguments[:2]) for arguments in called]
+
+    place.mkdir()
+    (place / "version_0").mkdir()
+    assert verbs() == ["fit --config", "test --config"]
+    assert called[1][2] == str(place / "version_1" / "config.yaml")
+    (place / "test_0").mkdir()
+    assert verbs() == ["test --config"]
+    half = trained(place, 2)
+    (half / "checkpoints").mkdir()
+    (half / "checkpoints" / "last.ckpt").touch()
+    assert verbs() == ["fit --resume", "test --config"]
+    assert called[0][2] == str(half)

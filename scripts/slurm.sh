@@ -37,20 +37,9 @@ fi
 
 # Seconds from the signal (--signal above) until the job is queued again whatever it does.
 patience=${REQUEUE_AFTER_S:-270}
-is_over=""
-watchdog=""
+deadline=""
 stop() {
-    is_over=yes
-    (
-        trap 'kill "$nap"; exit 143' TERM
-        sleep "$patience" &
-        nap=$!
-        wait "$nap"
-        trap '' TERM
-        scontrol requeue "$SLURM_JOB_ID"
-        exit 0
-    ) &
-    watchdog=$!
+    deadline=$((SECONDS + patience))
     # To the processes of the run, not to this script.
     scancel --signal=TERM "$SLURM_JOB_ID"
 }
@@ -58,19 +47,20 @@ trap stop USR1
 
 srun python train.py fit "${arguments[@]}" &
 step=$!
+# Not one long `wait`: a signal that arrives just before it would be heard only when the run has ended.
+while kill -0 "$step" 2>/dev/null; do
+    if [ -n "$deadline" ] && [ "$SECONDS" -ge "$deadline" ]; then
+        scontrol requeue "$SLURM_JOB_ID"
+        wait "$step"
+        exit 0
+    fi
+    sleep 1
+done
+trap '' USR1
 wait "$step"
 code=$?
-# The signal has ended `wait`, not the run.
-if [ -n "$is_over" ]; then
-    wait "$step"
-    code=$?
-fi
-if [ -n "$is_over" ]; then
-    kill "$watchdog" 2>/dev/null
-    # 0: it has come before, and has queued the job.
-    if ! wait "$watchdog" && [ "$code" -ne 0 ]; then
-        scontrol requeue "$SLURM_JOB_ID"
-    fi
-    [ "$code" -eq 0 ] || exit 0
+if [ -n "$deadline" ] && [ "$code" -ne 0 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+    exit 0
 fi
 exit "$code"

@@ -1,5 +1,6 @@
 """One of two processes is killed, fails or stalls in any part of a run: the other ends soon, and says why."""
 
+import faulthandler
 import os
 import re
 import signal
@@ -13,6 +14,8 @@ import lightning as L
 import pytest
 import torch
 
+# Seconds for a run on busy cores; shortly before they are over each process writes down where it stands.
+PATIENCE_S = 180
 UNIT = Path(__file__).parents[1] / "unit"
 sys.path[:0] = [str(UNIT), str(UNIT / "lightning_modules")]
 
@@ -76,6 +79,7 @@ class SaveLater(L.Callback):
 
 def trapped(rank: int, port: int, weights: Path, folder: Path, strategy: str, trap: Trap) -> None:
     os.dup2(os.open(folder / f"rank-{rank}.txt", os.O_WRONLY | os.O_CREAT), 2)
+    faulthandler.dump_traceback_later(PATIENCE_S - 20)
     enter(rank, 2, port)
     watch = RankWatch(every_s=0.2)
     run(
@@ -119,14 +123,17 @@ def survivor(weights: Path, folder: Path, strategy: str, trap: Trap) -> tuple[in
     for process in ranks:
         process.start()
     survives = 1 - trap.victim
-    ranks[survives].join(timeout=180)
+    ranks[survives].join(timeout=PATIENCE_S)
     ended = time.monotonic()
     for process in ranks:
         process.kill()
         process.join()
+    words = [(folder / f"rank-{rank}.txt").read_text() for rank in (0, 1)]
     if trap.what == "kill":
+        codes = [process.exitcode for process in ranks]
+        assert (folder / "killed").exists(), f"nobody came to the trap; exit codes {codes}, {words}"
         assert ended - float((folder / "killed").read_text()) < 60, "within a minute"
-    return ranks[survives].exitcode, (folder / f"rank-{survives}.txt").read_text()
+    return ranks[survives].exitcode, words[survives]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm.sh"
 STEP = """#!/bin/bash
 echo "srun $*" >> calls
 echo "${SRUN_CPUS_PER_TASK:-none}" > cores
+if [ -e waits ]; then trap "[ -e stubborn ] || exit $(cat code)" TERM; fi
 echo $$ > step
-if [ -e waits ]; then trap "[ -e stubborn ] || exit $(cat code)" TERM; while true; do sleep 0.05; done; fi
+while [ -e waits ]; do sleep 0.05; done
 exit "$(cat code)"
 """
 OTHERS = {
@@ -84,7 +85,7 @@ def test_a_job_whose_time_is_over_stops_in_order_and_comes_again(job: Path) -> N
 def test_a_job_that_does_not_stop_in_time_comes_again_all_the_same(job: Path) -> None:
     """A step that takes longer than what is left of the job; it is queued once."""
     (job / "stubborn").touch()
-    assert told(job, REQUEUE_AFTER_S="0.5").wait(timeout=60) == 0
+    assert told(job, REQUEUE_AFTER_S="1").wait(timeout=60) == 0
     assert calls(job)[1:] == ["scancel --signal=TERM 7", "scontrol requeue 7"]
 
 

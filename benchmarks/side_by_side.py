@@ -117,7 +117,7 @@ def usual_or_beside(asked: Path | None, usual: str, folder: Path, *, is_whole: b
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int = 2) -> list[str]:
-    """Run what is not finished. Ctrl-C and SIGTERM end the commands that run; trainings save before they do.
+    """Run what is not finished. Ctrl-C and SIGTERM stop the commands that run, and this ends once they have saved.
 
     Args:
         jobs: In order of importance.
@@ -133,8 +133,8 @@ def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int = 2) -> list[s
     """
     left = [job for job in jobs if results_of(folder / job.name) is None]
     print(f"{len(jobs) - len(left)} of {len(jobs)} jobs are finished", flush=True)
-    with _sigterm_raises(), ThreadPoolExecutor(processes) as pool, Crew(folder) as crew:
-        finished = list(map(crew.run, left) if processes == 1 else pool.map(crew.run, left))
+    with _sigterm_raises(), Crew(folder, processes=processes) as crew:
+        finished = crew.run(left)
     return [job.name for job, is_finished in zip(left, finished, strict=True) if not is_finished]
 
 
@@ -153,15 +153,21 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 class Crew:
-    """Commands that run side by side, and end when this is left."""
+    """Commands that run side by side; what still runs when this is left is asked to stop, and waited for.
 
-    def __init__(self, folder: Path) -> None:
+    Threads begin them, also if there is one at a time: signals interrupt the main thread alone, so none can come
+    between the start of a command and the note of it that `stop` needs.
+    """
+
+    def __init__(self, folder: Path, *, processes: int) -> None:
         """Begin nothing yet.
 
         Args:
             folder: Where the jobs' folders are.
+            processes: How many at a time.
         """
         self._folder = folder
+        self._pool = ThreadPoolExecutor(processes)
         self._stopped = Event()
         self._guard = Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -171,8 +177,9 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """See `stop`."""
+        """Stop, and wait for the threads, each of which waits for its command."""
         self.stop()
+        self._pool.shutdown(cancel_futures=True)
 
     def stop(self) -> None:
         """Ask what still runs to stop, and begin nothing more."""
@@ -181,15 +188,20 @@ class Crew:
             for process in self._running:
                 process.terminate()
 
-    def run(self, job: Job) -> bool:
-        """Run what is left of a job.
+    def run(self, jobs: Sequence[Job]) -> list[bool]:
+        """Run what is left of some jobs.
 
         Returns:
-            Whether it is finished.
+            Whether each is finished.
 
         Raises:
-            KeyboardInterrupt: Its training was asked to stop; the others are asked too.
+            KeyboardInterrupt: A training was asked to stop; the others are asked too.
         """
+        return list(self._pool.map(self._finish, jobs))
+
+    def _finish(self, job: Job) -> bool:
+        if self._stopped.is_set():
+            return False
         place = self._folder / job.name
         place.mkdir(parents=True, exist_ok=True)
         try:
@@ -255,13 +267,14 @@ class Crew:
                 held = [lock.fileno()]
                 process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, pass_fds=held)
                 self._running.add(process)
-            _sign(lock, process.pid)
-            code = process.wait()
-            self._running.discard(process)
-        if code:
+            with process:  # left when it has ended, whatever happens here
+                _sign(lock, process.pid)
+            with self._guard:
+                self._running.discard(process)
+        if process.returncode:
             if not self._stopped.is_set():
                 print(f"{place.name}: the end of {log}:\n{log.read_text()[-2000:]}", flush=True)
-            raise subprocess.CalledProcessError(code, command)
+            raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def _is_taken(lock: IO[str]) -> bool:

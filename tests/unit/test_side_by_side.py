@@ -8,7 +8,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from threading import Barrier
 
@@ -18,13 +17,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def side():
-    """The script as it is seen when another one is started."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield import_module("side_by_side")
-        for name in ("side_by_side", "outcomes"):
-            sys.modules.pop(name)
+def side(script):
+    return script("side_by_side")
 
 
 def jobs_named(side, *names):
@@ -67,8 +61,8 @@ def test_the_content_of_every_configuration_file_is_kept(side, tmp_path, monkeyp
     assert after["b.yaml"] != before["b.yaml"]
 
 
-def test_a_job_without_results_is_not_finished(side, tmp_path):
-    outcomes = import_module("outcomes")
+def test_a_job_without_results_is_not_finished(script, tmp_path):
+    outcomes = script("outcomes")
     (tmp_path / "test_0").mkdir()
     assert outcomes.results_of(tmp_path) is None
     with pytest.raises(FileNotFoundError, match="the job is not finished"):

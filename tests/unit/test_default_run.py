@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 ASKED = {"command": ["python", "train.py"], "commit": "abc", "weights": "123"}
 RUN = {"config": "refavs", "seed": 0, "wall_s": 1.0, "peak_gb": 2.0, "changes": {}, "curves": {}, "part_s": {}}
@@ -38,6 +39,25 @@ def test_code_that_no_commit_names_is_run_again(default_run: ModuleType, tmp_pat
 
 def test_what_has_not_ended_is_run(default_run: ModuleType, tmp_path: Path) -> None:
     assert default_run.finished(tmp_path / "result.json", ASKED) is None
+
+
+def test_the_newest_training_is_read(default_run: ModuleType, tmp_path: Path) -> None:
+    """Two steps of 1 and 3 seconds take 2 in the mean; other numbers and changes are left out."""
+    with pytest.raises(FileNotFoundError, match="has no training: expected a folder version_0"):
+        default_run.read_run("refavs", 0, tmp_path, wall_s=5.0, peak_gb=0.5)
+    (tmp_path / "version_9").mkdir()
+    run = tmp_path / "version_10"
+    writer = SummaryWriter(str(run))
+    for step, seconds in ((1, 1.0), (2, 3.0)):
+        for key, value in (("reward", 1 / 3), ("time/step_s", seconds), ("lr", 0.1)):
+            writer.add_scalar(key, value, step)
+    writer.close()
+    jf = {"key": "val/jf", "first": 0.1, "last": 0.2}
+    (run / "summary.json").write_text(json.dumps({"changes": [jf, {"key": "val/other"}]}))
+    found = default_run.read_run("refavs", 0, tmp_path, wall_s=5.0, peak_gb=0.5)
+    assert (found.wall_s, found.peak_gb, found.changes) == (5.0, 0.5, {"val/jf": jf})
+    assert found.curves == {"reward": [(1, 0.333333), (2, 0.333333)]}
+    assert found.part_s == {"time/step_s": 2.0}
 
 
 def test_shared_and_plain_part_where_another_token_is_drawn(script: Callable[[str], ModuleType]) -> None:

@@ -11,7 +11,6 @@ on, whoever starts it again waits for them, and no two trainings write into one 
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import hashlib
 import json
@@ -93,29 +92,6 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def asks_for_all(options: argparse.Namespace, usual: argparse.Namespace) -> bool:
-    """Whether options leave a table whole and at its full size.
-
-    Args:
-        options: As given.
-        usual: As they are when none is given.
-    """
-    free = ("processes", "folder", "cache", "page", "picture", "json")
-    return all(value == getattr(usual, name) for name, value in vars(options).items() if name not in free)
-
-
-def usual_or_beside(asked: Path | None, usual: str, folder: Path, *, is_whole: bool) -> Path:
-    """Where a file of results goes: parts of a table never take the place of the whole one.
-
-    Args:
-        asked: Path on the command line, which wins.
-        usual: Place of the whole table, below the root.
-        folder: Where the run folders are; parts of a table go there.
-        is_whole: Whether all rows and seeds are there, at their full size.
-    """
-    return asked or (ROOT / usual if is_whole else folder / Path(usual).name)
-
-
 def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int = 2) -> list[str]:
     """Run what is not finished. Ctrl-C and SIGTERM stop the commands that run, and this ends once they have saved.
 
@@ -136,6 +112,20 @@ def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int = 2) -> list[s
     with _sigterm_raises(), Crew(folder, processes=processes) as crew:
         finished = crew.run(left)
     return [job.name for job, is_finished in zip(left, finished, strict=True) if not is_finished]
+
+
+def leave_if_failed(failed: Sequence[str], folder: Path) -> None:
+    """Let the script end with a message, after whatever could be written was.
+
+    Args:
+        failed: Names of jobs, from `run_jobs`.
+        folder: Where their folders are.
+
+    Raises:
+        SystemExit: There are some.
+    """
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}. Their logs are in {folder}; the same command runs them again.")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from torch.utils.tensorboard import SummaryWriter
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,9 +47,7 @@ A, B, N = (
 
 def test_the_ways_of_training_see_and_value_the_same(script):
     """The base, what it is shown of a clip, and how an answer's reward is counted."""
-    sft, grpo = (
-        yaml.safe_load((ROOT / file).read_text()) for file in (script("baselines").SFT, script("baselines").GRPO)
-    )
+    sft, grpo = (yaml.safe_load((ROOT / file).read_text()) for file in (script("rows").SFT, script("rows").GRPO))
     assert sft["rewards"] == grpo["rewards"]
     for part in ("reasoner", "grounder", "propagator"):
         assert sft["model"]["init_args"][part] == grpo["model"]["init_args"][part]
@@ -133,6 +132,14 @@ def test_every_heading_says_what_it_rests_on(script):
         assert "| 20 / 10 |" in text.splitlines()[2]
 
 
+def test_of_a_step_that_a_resume_repeats_the_second_time_counts(script, tmp_path):
+    writer = SummaryWriter(str(tmp_path))
+    for step, value in ((0, 1.0), (1, 2.0), (2, 3.0), (3, 4.0), (2, 5.0), (3, 7.0)):
+        writer.add_scalar("reward", value, step)
+    writer.close()
+    assert script("outcomes").curves_of(tmp_path) == {"reward": [(0, 1.0), (1, 2.0), (2, 5.0), (3, 7.0)]}
+
+
 def test_rows_made_by_different_code_say_so(script):
     commits_of, made = script("outcomes").commits_of, outcome(script, {})
     runs = {"a": [made], "b": [replace(made, tested_by="123")]}
@@ -142,20 +149,65 @@ def test_rows_made_by_different_code_say_so(script):
     assert commits_of({"b": resumed}) == "trained by 99 and 100, tested by 123"
 
 
-def test_only_the_whole_table_takes_the_usual_places(script):
-    baselines, side = script("baselines"), script("side_by_side")
-    usual = baselines.parse([])[0]
+def differences(script, table, *flags):
+    """What makes a table less than the whole one."""
+    options, extra = script(table).parse(flags)
+    return script("table_options").differences(options, script(table).parse([])[0], extra)
 
-    def is_whole(*flags):
-        return side.asks_for_all(baselines.parse(flags)[0], usual)
 
-    assert is_whole("--processes=1", "--folder=x", "--page=y.md")
-    for part in (["--quick"], ["--rows", "sft"], ["--seeds", "1"], ["--clips=3"], ["--prompts=4"], ["--weights=w"]):
-        assert not is_whole(*part), part
-    place = side.usual_or_beside
+@pytest.mark.parametrize(
+    ("flags", "less"),
+    [
+        (["--quick"], ["--seeds 0", "--prompts 96", "--clips 40"]),
+        (["--rows", "sft", "rk"], ["--rows sft rk"]),
+        (["--seeds", "1"], ["--seeds 1"]),
+        (["--clips=3"], ["--clips 3"]),
+        (["--prompts=4"], ["--prompts 4"]),
+        (["--weights=/w"], ["--weights /w"]),
+        (["--trainer.max_steps=2"], ["--trainer.max_steps=2"]),
+    ],
+)
+def test_whatever_makes_a_table_less_than_the_whole_is_named(script, flags, less):
+    assert sorted(differences(script, "baselines", *flags)) == sorted(less)
+
+
+def test_the_whole_table_is_told_by_values_whatever_their_spelling(script, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = [row.name for row in script("baselines").ROWS]
+    for flags in (
+        ["--processes=1", "--folder=x", "--page=y.md"],
+        ["--seeds", "0", "1", "2"],
+        ["--seeds", "2", "1", "0", "0"],
+        ["--clips", "120", "--prompts=256"],
+        ["--weights", "weights/tiny"],
+        ["--rows", *reversed(names)],
+        ["--quick", "--seeds", "0", "1", "2", "--clips=120", "--prompts=256"],
+    ):
+        assert differences(script, "baselines", *flags) == [], flags
+    variants = [variant.name for variant in script("one_system").VARIANTS]
+    answers = [
+        f"runs/baselines/{name}" for name in ("rk_ra_rg_seed2", "base_seed0", "rk_ra_rg_seed0", "rk_ra_rg_seed1")
+    ]
+    spelled = ["--variants", *variants[::-1], "--answers", *answers, "--avshapes-sizes={ }", "--videos=300"]
+    assert differences(script, "keyframe_value", *spelled) == []
+    assert differences(script, "keyframe_value", "--answers", *answers[1:]) != []
+    assert differences(script, "keyframe_value", "--variants") == ["--variants"]
+
+
+def test_a_seed_is_run_once(script):
+    baselines = script("baselines")
+    assert list(baselines.parse(["--seeds", "3", "1", "3"])[0].seeds) == [3, 1]
+
+
+def test_only_the_whole_table_takes_the_usual_places(script, capsys):
+    place, root = script("table_options").usual_or_beside, script("side_by_side").ROOT
     assert place(None, "docs/results.md", Path("runs/x"), is_whole=False) == Path("runs/x/results.md")
-    assert place(None, "docs/results.md", Path("runs/x"), is_whole=True) == side.ROOT / "docs" / "results.md"
+    assert place(None, "docs/results.md", Path("runs/x"), is_whole=True) == root / "docs" / "results.md"
     assert place(Path("y.md"), "docs/results.md", Path("runs/x"), is_whole=True) == Path("y.md")
+    script("table_options").say_if_less([])
+    script("table_options").say_if_less(["--seeds 1", "rk_seed1 failed"])
+    said = "This is not the whole table, which alone takes the usual places: --seeds 1, rk_seed1 failed\n"
+    assert capsys.readouterr().out == said
 
 
 def test_rows_that_are_not_finished_are_named(script, tmp_path):
@@ -164,4 +216,4 @@ def test_rows_that_are_not_finished_are_named(script, tmp_path):
     page = tmp_path / "results.md"
     baselines.write_page({"base": [outcome(script, clips)]}, ["rk"], {}, page, tmp_path / "results.png")
     assert "Not finished: GRPO, R_K.\n" in page.read_text()
-    assert baselines.finished(baselines.ROWS, [0, 1], tmp_path) == {}
+    assert script("outcomes").finished(script("rows").places(baselines.ROWS, [0, 1], tmp_path)) == {}

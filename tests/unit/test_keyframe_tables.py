@@ -58,11 +58,10 @@ def test_places_are_compared_with_the_true_ones(script, monkeypatch):
 
 def test_variants_become_jobs(script):
     """All but one are trained with every seed; System 1 alone is given no grounder, and all are tested alike."""
-    keyframes, one_system = script("keyframe_value"), script("one_system")
-    options = keyframes.parse([])[0]
-    options.prompts, options.clips = 8, 3
+    one_system = script("one_system")
     extra = ["--model.grounder.path=g", "--x=1"]
-    jobs = {job.name: job for job in one_system.make_jobs(options, Path("root"), [0, 1, 2], extra)}
+    made = one_system.make_jobs(one_system.VARIANTS, [0, 1, 2], Path("root"), prompts=8, clips=6, extra=extra)
+    jobs = {job.name: job for job in made}
 
     assert len(jobs) == 7 * 3 + 1
     assert {name for name, job in jobs.items() if job.fit is None} == {"two_seed0"}

@@ -91,6 +91,12 @@ def test_a_failed_job_does_not_stop_the_others(side, tmp_path, capsys, monkeypat
     assert "two failed: no checkpoint" in capsys.readouterr().out
 
 
+def test_failures_end_the_script(side, tmp_path):
+    side.leave_if_failed([], tmp_path)
+    with pytest.raises(SystemExit, match=r"failed: one, two\. Their logs are in \S+; the same command runs them again"):
+        side.leave_if_failed(["one", "two"], tmp_path)
+
+
 def test_jobs_run_side_by_side(side, tmp_path, monkeypatch):
     """Both threads are needed to get past the barrier."""
     barrier = Barrier(2, timeout=60)

@@ -46,7 +46,11 @@ def usual_answers(quick: bool, seeds: Sequence[int]) -> list[Path]:
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Options with their defaults filled in, and flags that are passed on to every training."""
+    """Options with their defaults filled in, and flags that are passed on to every training.
+
+    Raises:
+        SystemExit: Two of the answers would have one name.
+    """
     names = [one.name for one in VARIANTS]
     parser = table_parser(
         (__doc__ or "").splitlines()[0],
@@ -76,6 +80,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     fill_in(options, RUNS)
     answers = usual_answers(options.quick, options.seeds) if options.answers is None else options.answers
     options.answers = [folder.resolve() for folder in answers]
+    other_frames.refuse_equal_names(options.answers)
     return options, extra
 
 

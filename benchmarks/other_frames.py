@@ -203,8 +203,26 @@ def measure(answers: Path, folder: Path, drawn: Drawn) -> Values:
     return found
 
 
+def refuse_equal_names(answers: Sequence[Path]) -> None:
+    """Runs are told apart by the names of their folders.
+
+    Args:
+        answers: Folders of runs.
+
+    Raises:
+        SystemExit: Two have one name.
+    """
+    by_name = {path.name: [str(one) for one in answers if one.name == path.name] for path in answers}
+    twice = [" and ".join(paths) for paths in by_name.values() if len(paths) > 1]
+    if twice:
+        raise SystemExit(
+            f"runs are told apart by the names of their folders, and these share one: {'; '.join(twice)}. Name one of"
+            " them with --answers, or rename a folder."
+        )
+
+
 def measure_all(answers: Sequence[Path], folder: Path, drawn: Drawn, *, processes: int) -> dict[str, Values]:
-    """The values of several runs, by the names of their folders.
+    """The values of several runs, by the names of their folders, which have to differ; see `refuse_equal_names`.
 
     Raises:
         SystemExit: A run was tested on none of these clips.

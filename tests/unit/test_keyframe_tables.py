@@ -74,6 +74,14 @@ def test_variants_become_jobs(script):
     assert all((root / config).is_file() for variant in one_system.VARIANTS for config in variant.configs)
 
 
+def test_answers_of_one_name_are_refused_before_anything_runs(script, tmp_path):
+    answers = ["--answers", str(tmp_path / "a" / "rk_seed0"), str(tmp_path / "b" / "rk_seed0"), "base_seed0"]
+    said = r"these share one: \S+/a/rk_seed0 and \S+/b/rk_seed0\. Name one of them"
+    with pytest.raises(SystemExit, match=said):
+        script("keyframe_value").main([*answers, f"--folder={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_all_seeds_of_the_method_are_looked_at(script):
     names = [folder.name for folder in script("keyframe_value").usual_answers(False, [0, 1, 2])]
     assert names == ["base_seed0", "rk_ra_rg_seed0", "rk_ra_rg_seed1", "rk_ra_rg_seed2"]

@@ -17,47 +17,31 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.avshapes.make import ensure_avshapes
-from outcomes import Outcome, commits_of, read_outcome, results_of
-from score_tables import difference_table, draw, score_table
-from side_by_side import (
-    ROOT,
-    Job,
-    asks_for_all,
-    config_digests,
-    remember,
-    run_jobs,
-    usual_or_beside,
-    weights_digest,
+from outcomes import Outcome, commits_of, finished
+from rows import (
+    GRPO,
+    QUIET,
+    SFT,
+    TESTED,
+    Row,
+    drawn_flags,
+    job_name,
+    places,
+    seed_flags,
+    weights_flags,
+    with_seeds,
 )
-from speed.results import machine
+from score_tables import difference_table, draw, score_table
+from side_by_side import Job, config_digests, leave_if_failed, remember, run_jobs
+from table_options import differences, fill_in, made_with, say_if_less, table_parser, usual_or_beside
 
-GRPO = "configs/baselines/grpo.yaml"
-SFT = "configs/baselines/sft.yaml"
-PARTS = ("reasoner", "grounder", "propagator")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way of training.
-
-    Attributes:
-        name: Of its folders.
-        title: What the table calls it.
-        configs: Configuration files, later ones win.
-        trains: Whether there is anything to train.
-    """
-
-    name: str
-    title: str
-    configs: tuple[str, ...]
-    trains: bool = True
+RUNS = "baselines"
+"""Folder of the runs, unless another is named."""
 
 
 def _rewards(name: str) -> tuple[str, str]:
@@ -109,7 +93,7 @@ def revos_part(clips: int) -> dict[str, Any]:
 def make_jobs(
     rows: Sequence[Row], seeds: Sequence[int], *, prompts: int, clips: int, extra: Sequence[str]
 ) -> list[Job]:
-    """One job per row and seed, the first seed of every row first; without training one seed says all.
+    """One job per row and seed.
 
     Args:
         rows: What to run.
@@ -119,33 +103,19 @@ def make_jobs(
         extra: Flags for every command.
     """
     sizes = [f"--data.sources.{name}.train_size={prompts}" for name in ("refavs", "revos")]
-    quiet = ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0", "--overlays.clips=0"]
-    test = ["--data.seed=0", f"--data.test_size={clips}", "--data.val_batch_size=16", "--overlays.clips=0"]
-    test += [f"--data.sources.revos.{name}={value}" for name, value in revos_part(clips).items()]
+    revos = [f"--data.sources.revos.{name}={value}" for name, value in revos_part(clips).items()]
+    test = (*drawn_flags(clips), *TESTED, *revos, *extra)
     jobs = []
-    for seed in seeds:
-        for row in rows:
-            if not row.trains and seed != seeds[0]:
-                continue
-            sampling = [f"--model.sampling.seed={seed}"] if row.configs[0] == GRPO else []
-            fit = [f"--seed_everything={seed}", f"--data.seed={seed}", *sampling, *sizes, *quiet, *extra]
-            trained = tuple(fit) if row.trains else None
-            jobs.append(Job(f"{row.name}_seed{seed}", row.configs, trained, (*test, *extra)))
+    for row, seed in with_seeds(rows, seeds):
+        fit = (*seed_flags(seed), *row.sampling_flags(seed), *sizes, *QUIET, *extra)
+        jobs.append(Job(job_name(row.name, seed), row.configs, fit if row.trains else None, test))
     return jobs
-
-
-def finished(rows: Sequence[Row], seeds: Sequence[int], folder: Path) -> dict[str, list[Outcome]]:
-    """The outcomes of those rows of which every seed is there."""
-    places = {
-        row.name: [folder / f"{row.name}_seed{seed}" for seed in (seeds if row.trains else seeds[:1])] for row in rows
-    }
-    return {name: [read_outcome(one) for one in own] for name, own in places.items() if all(map(results_of, own))}
 
 
 def write_page(
     table: Mapping[str, Sequence[Outcome]],
     missing: Sequence[str],
-    source: Mapping[str, Any],
+    source: Mapping[str, str],
     page: Path,
     picture: Path,
 ) -> None:
@@ -178,26 +148,20 @@ def _relative(path: Path, page: Path) -> str:
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Options, and flags that are passed on to every command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one seed, fewer prompts, fewer test clips")
-    parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2, with --quick 0")
-    parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], help="default: all")
-    parser.add_argument(
-        "--prompts", type=int, help="training prompts of each benchmark (default: 256, with --quick 96)"
+    """Options with their defaults filled in, and flags that are passed on to every command."""
+    names = [row.name for row in ROWS]
+    parser = table_parser(
+        (__doc__ or "").splitlines()[0],
+        runs=RUNS,
+        prompts="training prompts of each benchmark",
+        clips="most test clips of each split of RefAVS; of ReVOS 2.5 times as many",
     )
-    parser.add_argument(
-        "--clips",
-        type=int,
-        help="most test clips of each split of RefAVS; of ReVOS 2.5 times as many (default: 120, with --quick 40)",
-    )
-    parser.add_argument("--processes", type=int, default=2, help="runs side by side")
-    parser.add_argument("--folder", type=Path, help="where the run folders go (default: runs/baselines or ..._quick)")
+    parser.add_argument("--rows", nargs="+", choices=names, default=names, help="default: all")
     parser.add_argument("--page", type=Path, help="default: docs/results.md, of a part of the table in the folder")
     parser.add_argument("--picture", type=Path, help="default: docs/images/results.png, likewise")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/baselines.json, likewise")
-    parser.add_argument("--weights", type=Path, default=ROOT / "weights" / "tiny")
-    return parser.parse_known_args(arguments)
+    options, extra = parser.parse_known_args(arguments)
+    return fill_in(options, RUNS), extra
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -207,43 +171,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: Some jobs failed; what is finished is written all the same.
     """
     options, extra = parse(arguments)
-    is_default = not extra and asks_for_all(options, parse([])[0])
-    seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
-    prompts = options.prompts or (96 if options.quick else 256)
-    clips = options.clips or (40 if options.quick else 120)
-    folder = (options.folder or ROOT / "runs" / ("baselines_quick" if options.quick else "baselines")).resolve()
-    weights = options.weights.resolve()
-    extra = [*(f"--model.{part}.path={weights / part}" for part in PARTS), *extra]
-    rows = [row for row in ROWS if row.name in (options.rows or [one.name for one in ROWS])]
-    jobs = make_jobs(rows, seeds, prompts=prompts, clips=clips, extra=extra)
-    settings = {"prompts": prompts, "clips": clips, "extra": extra, "weights": weights_digest(weights)}
-    remember(folder, settings | config_digests(jobs))
+    less = differences(options, parse([])[0], extra)
+    flags = [*weights_flags(options.weights), *extra]
+    rows = [row for row in ROWS if row.name in options.rows]
+    jobs = make_jobs(rows, options.seeds, prompts=options.prompts, clips=options.clips, extra=flags)
+    source = made_with("baselines.py", arguments, options)
+    settings = {"prompts": options.prompts, "clips": options.clips, "extra": flags, "weights": source["weights"]}
+    remember(options.folder, settings | config_digests(jobs))
     if not any(flag.startswith(("--data.root", "--data.avshapes")) for flag in extra):
         for benchmark in ("refavs", "revos"):
             ensure_avshapes(benchmark)
-    failed = run_jobs(jobs, folder, processes=options.processes)
-    table = finished(rows, seeds, folder)
+    failed = run_jobs(jobs, options.folder, processes=options.processes)
+    table = finished(places(rows, options.seeds, options.folder))
     if table:
-        source = {
-            "command": " ".join(["python", "benchmarks/baselines.py", *(arguments or sys.argv[1:])]),
-            "commit": commits_of(table),
-            "machine": f"{machine()}, {options.processes} runs side by side",
-            "weights": settings["weights"],
-        }
         missing = [row.name for row in rows if row.name not in table]
-        write_all(table, missing, source, options, folder, is_whole=is_default and not failed)
-    if failed:
-        raise SystemExit(f"failed: {', '.join(failed)}. Their logs are in {folder}; the same command runs them again.")
+        source["commit"] = commits_of(table)
+        write_all(table, missing, source, options, less=[*less, *(f"{name} failed" for name in failed)])
+    leave_if_failed(failed, options.folder)
 
 
 def write_all(
     table: Mapping[str, Sequence[Outcome]],
     missing: Sequence[str],
-    source: Mapping[str, Any],
+    source: Mapping[str, str],
     options: argparse.Namespace,
-    folder: Path,
     *,
-    is_whole: bool,
+    less: Sequence[str],
 ) -> None:
     """Page, plot and numbers, and the table on the screen.
 
@@ -251,10 +204,10 @@ def write_all(
         table: Runs by row.
         missing: Rows that are not finished.
         source: Where the numbers come from.
-        options: Which files were asked for.
-        folder: Of the runs.
-        is_whole: Whether this is the whole table, at its full size.
+        options: Which files were asked for, and the folder of the runs.
+        less: What makes this another table than the whole one, at its full size; nothing if it is that.
     """
+    folder, is_whole = options.folder, not less
     page = usual_or_beside(options.page, "docs/results.md", folder, is_whole=is_whole)
     picture = usual_or_beside(options.picture, "docs/images/results.png", folder, is_whole=is_whole)
     file = usual_or_beside(options.json, "benchmarks/results/baselines.json", folder, is_whole=is_whole)
@@ -264,6 +217,7 @@ def write_all(
     file.write_text(json.dumps({"provenance": source, "rows": content}, indent=1) + "\n")
     print(score_table(table, {row.name: row.title for row in ROWS}))
     print(f"written to {page}, {picture} and {file}")
+    say_if_less(less)
 
 
 def outcome_record(outcome: Outcome) -> dict[str, Any]:

@@ -30,13 +30,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import psutil
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.media import markdown_table
-from callbacks.provenance import commit
-from side_by_side import weights_digest
+from metrics.version import commit
+from outcomes import curves_of, newest_run
+from side_by_side import ROOT, weights_digest
 
-ROOT = Path(__file__).parents[1]
 KEYS = ("val/jf", "val/null_accuracy", "val/false_absent", "val/reward")
 
 
@@ -93,11 +92,7 @@ def run_once(config: str, seed: int, folder: Path, extra: Sequence[str]) -> Run:
     wall_s = time.perf_counter() - start
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    newest = max((folder / name).glob("version_*"), key=lambda path: int(path.name.rpartition("_")[2]))
-    rows = json.loads((newest / "summary.json").read_text())["changes"]
-    curves = read_curves(newest)
-    seconds = {key: float(np.mean([v for _, v in curves.pop(key)])) for key in list(curves) if key.startswith("time/")}
-    run = Run(config, seed, wall_s, peak / 1e9, {r["key"]: r for r in rows if r["key"] in KEYS}, curves, seconds)
+    run = read_run(config, seed, folder / name, wall_s=wall_s, peak_gb=peak / 1e9)
     draft = ended.with_suffix(".draft")
     draft.write_text(json.dumps({"asked": asked, "run": asdict(run)}) + "\n")
     draft.replace(ended)
@@ -113,12 +108,21 @@ def finished(file: Path, asked: dict[str, Any]) -> Run | None:
     return Run(**content["run"]) if content["asked"] == asked else None
 
 
-def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Reward, held-out scores and seconds per part from the events of a run."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
-    wanted = [tag for tag in events.Tags()["scalars"] if tag in (*KEYS, "reward", "kl") or tag.startswith("time/")]
-    return {tag: [(event.step, round(event.value, 6)) for event in events.Scalars(tag)] for tag in wanted}
+def read_run(config: str, seed: int, place: Path, *, wall_s: float, peak_gb: float) -> Run:
+    """What the newest training in a folder has left; see `Run`.
+
+    Raises:
+        FileNotFoundError: There is no training.
+    """
+    newest = newest_run(place)
+    if newest is None:
+        raise FileNotFoundError(f"{place} has no training: expected a folder version_0")
+    rows = json.loads((newest / "summary.json").read_text())["changes"]
+    logged = curves_of(newest)
+    kept = [key for key in (*KEYS, "reward", "kl") if key in logged]
+    curves = {key: [(step, round(value, 6)) for step, value in logged[key]] for key in kept}
+    seconds = {key: float(np.mean([v for _, v in values])) for key, values in logged.items() if key.startswith("time/")}
+    return Run(config, seed, wall_s, peak_gb, {r["key"]: r for r in rows if r["key"] in KEYS}, curves, seconds)
 
 
 def table(runs: Sequence[Run]) -> str:

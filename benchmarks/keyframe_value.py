@@ -13,49 +13,52 @@ rewards, if they are there) keep their descriptions and get other keyframes: dra
 by the ground truth (oracle), the first frame alone. The same with true descriptions, so that only the frames differ.
 System 2 makes the masks; nothing is trained.
 
-Both go on where they were stopped. Written, after each of the two: `docs/results_keyframes.md` and
-`benchmarks/results/keyframe_value.json`. Anything less than the whole (`--quick`, some variants, a variant that failed)
-is written into the folder of its runs instead.
+Both go on where they were stopped. Written after each of the two into the folder of the runs, and when both are whole
+(no `--quick`, all variants, none of which failed, and all answers) also to `docs/results_keyframes.md` and
+`benchmarks/results/keyframe_value.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import baselines
 import one_system
 import other_frames
-from baselines import PARTS
 from one_system import VARIANTS
-from outcomes import Outcome, commits_of, read_outcome, results_of
-from side_by_side import (
-    ROOT,
-    asks_for_all,
-    config_digests,
-    remember,
-    run_jobs,
-    usual_or_beside,
-    weights_digest,
-)
-from speed.results import machine
+from outcomes import Outcome, commits_of, finished, read_outcome, results_of
+from rows import job_name, places, weights_flags
+from side_by_side import ROOT, config_digests, leave_if_failed, remember, run_jobs, weights_digest
+from table_options import differences, fill_in, made_with, say_if_less, table_parser, usual_or_beside
+
+RUNS = "keyframes"
+"""Folder of the runs, unless another is named."""
 
 
 def usual_answers(quick: bool, seeds: Sequence[int]) -> list[Path]:
     """Folders of those runs of `benchmarks/baselines.py` whose frames are replaced unless others are named."""
-    folder = ROOT / "runs" / ("baselines_quick" if quick else "baselines")
-    return [folder / "base_seed0", *(folder / f"rk_ra_rg_seed{seed}" for seed in seeds)]
+    folder = ROOT / "runs" / (f"{baselines.RUNS}_quick" if quick else baselines.RUNS)
+    return [folder / job_name("base", 0), *(folder / job_name("rk_ra_rg", seed) for seed in seeds)]
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Options, and flags that are passed on to every training."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one seed, fewer prompts, fewer test clips")
-    parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2, with --quick 0")
-    parser.add_argument("--variants", nargs="*", choices=[v.name for v in VARIANTS], default=[v.name for v in VARIANTS])
+    """Options with their defaults filled in, and flags that are passed on to every training.
+
+    Raises:
+        SystemExit: Two of the answers would have one name.
+    """
+    names = [one.name for one in VARIANTS]
+    parser = table_parser(
+        (__doc__ or "").splitlines()[0],
+        runs=RUNS,
+        prompts="training prompts",
+        clips="as the answers were tested with, see baselines.py; the trained variants are tested on twice as many",
+    )
+    parser.add_argument("--variants", nargs="*", choices=names, default=names, help="default: all; none leaves it out")
     parser.add_argument(
         "--answers",
         nargs="*",
@@ -63,24 +66,22 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
         help="folders of finished runs whose frames are replaced (default: those of runs/baselines without training and"
         " with all rewards, as far as they are finished; no folder leaves this part out)",
     )
-    parser.add_argument("--prompts", type=int, help="training prompts (default: 256, with --quick 96)")
-    parser.add_argument(
-        "--clips",
-        type=int,
-        help="as the answers were tested with, see baselines.py; the trained variants are tested on twice as many"
-        " (default: 120, with --quick 40)",
-    )
     parser.add_argument("--videos", type=int, default=300, help="training videos with 20 frames")
-    parser.add_argument("--processes", type=int, default=2, help="runs side by side")
-    parser.add_argument("--folder", type=Path, help="where the run folders go (default: runs/keyframes or ..._quick)")
     parser.add_argument("--cache", type=Path, help="where generated clips go (default: the user's cache)")
     parser.add_argument(
-        "--avshapes-sizes", default="{}", help="JSON of the sizes by benchmark that the answered clips were made with"
+        "--avshapes-sizes",
+        type=json.loads,
+        default={},
+        help="JSON of the sizes by benchmark that the answered clips were made with",
     )
     parser.add_argument("--page", type=Path, help="default: docs/results_keyframes.md, of a part in the folder")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/keyframe_value.json, likewise")
-    parser.add_argument("--weights", type=Path, default=ROOT / "weights" / "tiny")
-    return parser.parse_known_args(arguments)
+    options, extra = parser.parse_known_args(arguments)
+    fill_in(options, RUNS)
+    answers = usual_answers(options.quick, options.seeds) if options.answers is None else options.answers
+    options.answers = [folder.resolve() for folder in answers]
+    other_frames.refuse_equal_names(options.answers)
+    return options, extra
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,31 +91,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: Some jobs failed; what is finished is written all the same.
     """
     options, extra = parse(arguments)
-    is_default = not extra and asks_for_all(options, parse([])[0])
-    seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
-    options.prompts = options.prompts or (96 if options.quick else 256)
-    options.clips = options.clips or (40 if options.quick else 120)
-    options.weights = options.weights.resolve()
-    folder = (options.folder or ROOT / "runs" / ("keyframes_quick" if options.quick else "keyframes")).resolve()
-    source = {
-        "command": " ".join(["python", "benchmarks/keyframe_value.py", *(arguments or sys.argv[1:])]),
-        "machine": f"{machine()}, {options.processes} runs side by side",
-        "weights": weights_digest(options.weights),
-    }
-    page = Page(options, folder, source)
-    failed = add_compute(page, options, folder, seeds, extra) if options.variants else []
-    wanted = usual_answers(options.quick, seeds) if options.answers is None else options.answers
-    answers = [folder for folder in wanted if results_of(folder) is not None]
-    if len(answers) < len(wanted):
-        missing = ", ".join(str(folder) for folder in wanted if folder not in answers)
-        print(f"not finished, so their frames are not replaced: {missing}. Make them, or name others with --answers")
+    less = differences(options, parse([])[0], extra)
+    page = Page(options, made_with("keyframe_value.py", arguments, options))
+    failed = add_compute(page, options, extra) if options.variants else []
+    less += [f"{name} failed" for name in failed]
+    answers = [folder for folder in options.answers if results_of(folder) is not None]
+    if len(answers) < len(options.answers):
+        missing = [str(folder) for folder in options.answers if folder not in answers]
+        names = ", ".join(missing)
+        print(f"not finished, so their frames are not replaced: {names}. Make them, or name others with --answers")
+        less += [f"{folder} is not finished" for folder in missing]
     if answers:
-        add_frames(page, answers, options, folder)
-    if is_default and answers == wanted and not failed:
+        add_frames(page, answers, options)
+    if not less:
         page.write(is_whole=True)
     print(page.text)
-    if failed:
-        raise SystemExit(f"failed: {', '.join(failed)}. Their logs are in {folder}; the same command runs them again.")
+    say_if_less(less)
+    leave_if_failed(failed, options.folder)
 
 
 class Page:
@@ -124,15 +117,14 @@ class Page:
         numbers: By part.
     """
 
-    def __init__(self, options: argparse.Namespace, folder: Path, source: Mapping[str, str]) -> None:
+    def __init__(self, options: argparse.Namespace, source: Mapping[str, str]) -> None:
         """Begin with nothing.
 
         Args:
-            options: Which files were asked for.
-            folder: Of the runs.
+            options: Which files were asked for, and the folder of the runs.
             source: Where the numbers come from.
         """
-        self._options, self._folder, self._source = options, folder, dict(source)
+        self._options, self._source = options, dict(source)
         self._parts = ["# Keyframes and compute"]
         self.numbers: dict[str, Any] = {}
 
@@ -161,34 +153,34 @@ class Page:
         Args:
             is_whole: Whether both parts are there, at their full size.
         """
-        page = usual_or_beside(self._options.page, "docs/results_keyframes.md", self._folder, is_whole=is_whole)
-        usual = "benchmarks/results/keyframe_value.json"
-        file = usual_or_beside(self._options.json, usual, self._folder, is_whole=is_whole)
+        folder, usual = self._options.folder, "benchmarks/results/keyframe_value.json"
+        page = usual_or_beside(self._options.page, "docs/results_keyframes.md", folder, is_whole=is_whole)
+        file = usual_or_beside(self._options.json, usual, folder, is_whole=is_whole)
         for path, content in ((page, self.text), (file, json.dumps({"provenance": self._source} | self.numbers))):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content + "\n")
         print(f"written to {page} and {file}")
 
 
-def add_compute(
-    page: Page, options: argparse.Namespace, folder: Path, seeds: Sequence[int], extra: Sequence[str]
-) -> list[str]:
+def add_compute(page: Page, options: argparse.Namespace, extra: Sequence[str]) -> list[str]:
     """Train and test the variants, and add what is finished to the page.
 
     Returns:
         Names of the jobs that failed.
     """
-    flags = [*(f"--model.{part}.path={options.weights / part}" for part in PARTS), *extra]
+    flags = [*weights_flags(options.weights), *extra]
     kept = {"prompts": options.prompts, "clips": options.clips, "videos": options.videos, "extra": flags}
     root = one_system.long_clips(options.videos, options.cache)
-    jobs = one_system.make_jobs(options, root, seeds, flags)
-    remember(folder, kept | {"weights": weights_digest(options.weights)} | config_digests(jobs))
-    failed = run_jobs(jobs, folder, processes=options.processes)
     chosen = [one for one in VARIANTS if one.name in options.variants]
-    places = {one.name: [folder / f"{one.name}_seed{seed}" for seed in one.seeds(seeds)] for one in chosen}
-    table = {name: [read_outcome(one) for one in own] for name, own in places.items() if all(map(results_of, own))}
+    jobs = one_system.make_jobs(
+        chosen, options.seeds, root, prompts=options.prompts, clips=2 * options.clips, extra=flags
+    )
+    remember(options.folder, kept | {"weights": weights_digest(options.weights)} | config_digests(jobs))
+    failed = run_jobs(jobs, options.folder, processes=options.processes)
+    folders = places(chosen, options.seeds, options.folder)
+    table = finished(folders)
     if table:
-        text, numbers = one_system.compute_table(table, folder, root, options.weights, seeds)
+        text, numbers = one_system.compute_table(table, folders, root, options.weights)
         parts = ["## The same compute for one system", one_system.EXPLAINED, text]
         missing = [one.title for one in chosen if one.name not in table]
         parts += [f"Not finished: {'; '.join(missing)}."] if missing else []
@@ -196,10 +188,10 @@ def add_compute(
     return failed
 
 
-def add_frames(page: Page, answers: Sequence[Path], options: argparse.Namespace, folder: Path) -> None:
+def add_frames(page: Page, answers: Sequence[Path], options: argparse.Namespace) -> None:
     """Replace the frames of finished answers, and add what comes out to the page."""
-    drawn = other_frames.Drawn(options.clips, options.weights, options.cache, json.loads(options.avshapes_sizes))
-    found = other_frames.measure_all(answers, folder, drawn, processes=options.processes)
+    drawn = other_frames.Drawn(options.clips, options.weights, options.cache, options.avshapes_sizes)
+    found = other_frames.measure_all(answers, options.folder, drawn, processes=options.processes)
     parts = ["## What other keyframes would have given", other_frames.EXPLAINED, other_frames.frame_tables(found)]
     page.add("frames", parts, found, {path.name: [read_outcome(path)] for path in answers})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from baselines import GRPO, SFT
 from callbacks.media import markdown_table
 from compute import ComputeMeter
 from datamodules.avshapes.make import ensure_avshapes
 from datamodules.avshapes.settings import WORLDS
 from learned_places import learned
 from outcomes import Outcome
+from rows import GRPO, QUIET, SFT, TESTED, Row, drawn_flags, job_name, seed_flags, with_seeds
 from score_tables import column, counted, interval, scored, shown
 from side_by_side import Job
 
@@ -27,30 +26,18 @@ PLACES = "configs/baselines/sft_places.yaml"
 
 
 @dataclass(frozen=True)
-class Variant:
+class Variant(Row):
     """One way to spend compute.
 
     Attributes:
-        name: Of its folder.
-        title: What the table calls it.
-        configs: Configuration files.
         frames: Frames that System 1 sees.
         side: Side of these frames in pixels.
         alone: Whether System 1 finds the target itself.
-        trains: Whether there is anything to train.
     """
 
-    name: str
-    title: str
-    configs: tuple[str, ...]
     frames: int = 10
     side: int = 112
     alone: bool = False
-    trains: bool = True
-
-    def seeds(self, seeds: Sequence[int]) -> Sequence[int]:
-        """Without training one seed says all."""
-        return seeds if self.trains else seeds[:1]
 
 
 VARIANTS = (
@@ -96,48 +83,44 @@ def long_clips(videos: int, cache: Path | None) -> Path:
     return ensure_avshapes("revos", sizes={"train": videos, "valid": max(2, videos // 3)}, world=world, cache_dir=cache)
 
 
-def make_jobs(options: argparse.Namespace, root: Path, seeds: Sequence[int], extra: Sequence[str]) -> list[Job]:
-    """One job per variant and seed, the first seed of every variant first.
+def make_jobs(
+    variants: Sequence[Variant], seeds: Sequence[int], root: Path, *, prompts: int, clips: int, extra: Sequence[str]
+) -> list[Job]:
+    """One job per variant and seed.
 
     Args:
-        options: Variants, prompts, and clips (half as many as test clips).
-        root: Folder of the clips.
+        variants: What to run.
         seeds: Of weights, sampling and the drawn prompts.
+        root: Folder of the clips.
+        prompts: To train on.
+        clips: Most test clips, the same ones for every job.
         extra: Flags for every command.
     """
     revos = [f"--data.sources.revos.root={root}", f"--data.sources.revos.fps={FPS}"]
     revos += [f"--data.sources.revos.clip_frames={FRAMES}", "--data.sources.refavs.weight=0"]
-    quiet = ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0", "--overlays.clips=0"]
-    test = ["--data.seed=0", f"--data.test_size={2 * options.clips}", "--data.sources.revos.test_null_fraction=0"]
-    test += ["--data.val_batch_size=16", "--overlays.clips=0"]
+    test = [*drawn_flags(clips), "--data.sources.revos.test_null_fraction=0", *TESTED]
     jobs = []
-    for seed in seeds:
-        for one in (variant for variant in VARIANTS if variant.name in options.variants):
-            if seed not in one.seeds(seeds):
-                continue
-            looks = [f"--data.glance_frames={one.frames}", f"--data.glance_max_pixels={one.side**2}"]
-            seeded = [f"--seed_everything={seed}", f"--data.seed={seed}"]
-            seeded += [f"--data.sources.revos.train_size={options.prompts}"]
-            seeded += [f"--model.sampling.seed={seed}"] if one.configs[0] == GRPO else []
-            paths = [flag for flag in extra if not (one.alone and flag.startswith("--model.grounder"))]
-            fit = (*revos, *looks, *seeded, *quiet, *paths) if one.trains else None
-            # A test of a trained run takes the rest from its configuration.
-            whole = test if one.trains else [*revos, *looks, *test, *paths]
-            jobs.append(Job(f"{one.name}_seed{seed}", one.configs, fit, tuple(whole)))
+    for one, seed in with_seeds(variants, seeds):
+        paths = [flag for flag in extra if not (one.alone and flag.startswith("--model.grounder"))]
+        looks = [f"--data.glance_frames={one.frames}", f"--data.glance_max_pixels={one.side**2}"]
+        drawn = [*seed_flags(seed), f"--data.sources.revos.train_size={prompts}", *one.sampling_flags(seed)]
+        fit = (*revos, *looks, *drawn, *QUIET, *paths) if one.trains else None
+        # A test of a trained run takes the rest from its configuration.
+        whole = test if one.trains else [*revos, *looks, *test, *paths]
+        jobs.append(Job(job_name(one.name, seed), one.configs, fit, tuple(whole)))
     return jobs
 
 
 def compute_table(
-    table: Mapping[str, Sequence[Outcome]], folder: Path, root: Path, weights: Path, seeds: Sequence[int]
+    table: Mapping[str, Sequence[Outcome]], jobs: Mapping[str, Sequence[Path]], root: Path, weights: Path
 ) -> tuple[str, dict[str, Any]]:
     """Compute and scores of every variant.
 
     Args:
         table: Runs by variant.
-        folder: Of the runs.
+        jobs: Their folders.
         root: Folder of the clips.
         weights: Folder of all three models.
-        seeds: Of the trained variants.
 
     Returns:
         Markdown, and the numbers by variant.
@@ -154,8 +137,7 @@ def compute_table(
         shares = [f"{value:.2f}" for value in (spent.system_1, spent.grounder, together, spent.propagator)]
         values = [column(outcome, KEYS) for outcome in outcomes]
         changes = ["" if one.name == name else shown(interval(outcomes, table[name], KEYS)) for name in against]
-        jobs = [folder / f"{one.name}_seed{seed}" for seed in one.seeds(seeds)]
-        places = [learned(job, root, fps=FPS) for job in jobs] if one.alone else []
+        places = [learned(job, root, fps=FPS) for job in jobs[one.name]] if one.alone else []
         ious = [f"{np.mean([p[part] for p in places]):.2f}" if places else "" for part in ("training", "held_out")]
         unusable = scored(np.array([column(outcome, ["parse_failures"]) for outcome in outcomes]))
         seconds = f"{np.mean([outcome.seconds for outcome in outcomes]):.0f}"

@@ -25,7 +25,8 @@ from models.detector import DetectorGrounder
 from models.pipeline import TwoSystemPipeline
 from models.plan import parse_plan
 from models.propagator import SAM2Propagator
-from outcomes import read_outcome, results_of
+from outcomes import read_outcome
+from rows import row_of
 from score_tables import counted, interval_of, shown
 from side_by_side import weights_digest
 
@@ -176,9 +177,9 @@ def measure(answers: Path, folder: Path, drawn: Drawn) -> Values:
         folder: Where measured values are kept, one file for these answers, weights and this code.
         drawn: The clips.
     """
-    outcome, results = read_outcome(answers), results_of(answers)
-    made_of = [Path(__file__), *([results.with_name("clips.jsonl")] if results else [])]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_of) + weights_digest(drawn.weights).encode())
+    outcome = read_outcome(answers)
+    made_of = [Path(__file__).read_text(), json.dumps(outcome.texts), weights_digest(drawn.weights)]
+    digest = hashlib.sha256("".join(made_of).encode())
     kept = folder / f"frames_{answers.name}_{digest.hexdigest()[:12]}.jsonl"
     # A line that was cut off has no end.
     lines = (
@@ -202,8 +203,26 @@ def measure(answers: Path, folder: Path, drawn: Drawn) -> Values:
     return found
 
 
+def refuse_equal_names(answers: Sequence[Path]) -> None:
+    """Runs are told apart by the names of their folders.
+
+    Args:
+        answers: Folders of runs.
+
+    Raises:
+        SystemExit: Two have one name.
+    """
+    by_name = {path.name: [str(one) for one in answers if one.name == path.name] for path in answers}
+    twice = [" and ".join(paths) for paths in by_name.values() if len(paths) > 1]
+    if twice:
+        raise SystemExit(
+            f"runs are told apart by the names of their folders, and these share one: {'; '.join(twice)}. Name one of"
+            " them with --answers, or rename a folder."
+        )
+
+
 def measure_all(answers: Sequence[Path], folder: Path, drawn: Drawn, *, processes: int) -> dict[str, Values]:
-    """The values of several runs, by the names of their folders.
+    """The values of several runs, by the names of their folders, which have to differ; see `refuse_equal_names`.
 
     Raises:
         SystemExit: A run was tested on none of these clips.
@@ -238,7 +257,7 @@ def frame_tables(found: Mapping[str, Values]) -> str:
         rows: dict[str, list[Values]] = {}
         for name, values in found.items():
             own = {clip: value for clip, value in values.items() if clip.startswith(f"{task}/")}
-            rows.setdefault(name.rpartition("_seed")[0] or name, []).append(own)
+            rows.setdefault(row_of(name), []).append(own)
         lines = [cells for row, seeds in rows.items() for cells in _row_cells(row, seeds)]
         parts += [f"### {title}", markdown_table(header, lines)]
     return "\n\n".join(parts)

@@ -103,7 +103,7 @@ def read_outcome(folder: Path) -> Outcome:
     content = json.loads(results.read_text())
     metrics = {key.removeprefix("test/"): value for key, value in content["metrics"].items()}
     run, code = newest_run(folder), folder / TRAINED_BY
-    curves = {} if run is None else _curves(run)
+    curves = {} if run is None else curves_of(run)
     timed = dict(curves.get("time/step_s", []))
     waited = dict(curves.get("time/waiting_s", []))
     return Outcome(
@@ -119,15 +119,24 @@ def read_outcome(folder: Path) -> Outcome:
     )
 
 
+def finished(places: Mapping[str, Sequence[Path]]) -> dict[str, list[Outcome]]:
+    """The outcomes of those rows of which every job is finished.
+
+    Args:
+        places: Folders of the jobs by row.
+    """
+    return {row: [read_outcome(job) for job in jobs] for row, jobs in places.items() if all(map(results_of, jobs))}
+
+
 def _prompts_per_step(run: Path | None) -> int:
     if run is None:
         return 0
     return int(yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["prompts_per_step"])
 
 
-def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Logged numbers; of a step that was run twice, because of a resume, the second time."""
+def curves_of(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """All numbers that a run has logged, by key; of a step that was run twice, because of a resume, the second time."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
-    wanted = [tag for tag in events.Tags()["scalars"] if tag in (*CURVES, "time/step_s", "time/waiting_s")]
-    return {tag: sorted({event.step: event.value for event in events.Scalars(tag)}.items()) for tag in wanted}
+    tags = events.Tags()["scalars"]
+    return {tag: sorted({event.step: event.value for event in events.Scalars(tag)}.items()) for tag in tags}

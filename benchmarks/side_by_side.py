@@ -11,7 +11,6 @@ on, whoever starts it again waits for them, and no two trainings write into one 
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import hashlib
 import json
@@ -93,31 +92,8 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def asks_for_all(options: argparse.Namespace, usual: argparse.Namespace) -> bool:
-    """Whether options leave a table whole and at its full size.
-
-    Args:
-        options: As given.
-        usual: As they are when none is given.
-    """
-    free = ("processes", "folder", "cache", "page", "picture", "json")
-    return all(value == getattr(usual, name) for name, value in vars(options).items() if name not in free)
-
-
-def usual_or_beside(asked: Path | None, usual: str, folder: Path, *, is_whole: bool) -> Path:
-    """Where a file of results goes: parts of a table never take the place of the whole one.
-
-    Args:
-        asked: Path on the command line, which wins.
-        usual: Place of the whole table, below the root.
-        folder: Where the run folders are; parts of a table go there.
-        is_whole: Whether all rows and seeds are there, at their full size.
-    """
-    return asked or (ROOT / usual if is_whole else folder / Path(usual).name)
-
-
 def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int = 2) -> list[str]:
-    """Run what is not finished. Ctrl-C and SIGTERM end the commands that run; trainings save before they do.
+    """Run what is not finished. Ctrl-C and SIGTERM stop the commands that run, and this ends once they have saved.
 
     Args:
         jobs: In order of importance.
@@ -133,9 +109,23 @@ def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int = 2) -> list[s
     """
     left = [job for job in jobs if results_of(folder / job.name) is None]
     print(f"{len(jobs) - len(left)} of {len(jobs)} jobs are finished", flush=True)
-    with _sigterm_raises(), ThreadPoolExecutor(processes) as pool, Crew(folder) as crew:
-        finished = list(map(crew.run, left) if processes == 1 else pool.map(crew.run, left))
+    with _sigterm_raises(), Crew(folder, processes=processes) as crew:
+        finished = crew.run(left)
     return [job.name for job, is_finished in zip(left, finished, strict=True) if not is_finished]
+
+
+def leave_if_failed(failed: Sequence[str], folder: Path) -> None:
+    """Let the script end with a message, after whatever could be written was.
+
+    Args:
+        failed: Names of jobs, from `run_jobs`.
+        folder: Where their folders are.
+
+    Raises:
+        SystemExit: There are some.
+    """
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}. Their logs are in {folder}; the same command runs them again.")
 
 
 @contextmanager
@@ -153,15 +143,21 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 class Crew:
-    """Commands that run side by side, and end when this is left."""
+    """Commands that run side by side; what still runs when this is left is asked to stop, and waited for.
 
-    def __init__(self, folder: Path) -> None:
+    Threads begin them, also if there is one at a time: signals interrupt the main thread alone, so none can come
+    between the start of a command and the note of it that `stop` needs.
+    """
+
+    def __init__(self, folder: Path, *, processes: int) -> None:
         """Begin nothing yet.
 
         Args:
             folder: Where the jobs' folders are.
+            processes: How many at a time.
         """
         self._folder = folder
+        self._pool = ThreadPoolExecutor(processes)
         self._stopped = Event()
         self._guard = Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -171,8 +167,9 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """See `stop`."""
+        """Stop, and wait for the threads, each of which waits for its command."""
         self.stop()
+        self._pool.shutdown(cancel_futures=True)
 
     def stop(self) -> None:
         """Ask what still runs to stop, and begin nothing more."""
@@ -181,15 +178,20 @@ class Crew:
             for process in self._running:
                 process.terminate()
 
-    def run(self, job: Job) -> bool:
-        """Run what is left of a job.
+    def run(self, jobs: Sequence[Job]) -> list[bool]:
+        """Run what is left of some jobs.
 
         Returns:
-            Whether it is finished.
+            Whether each is finished.
 
         Raises:
-            KeyboardInterrupt: Its training was asked to stop; the others are asked too.
+            KeyboardInterrupt: A training was asked to stop; the others are asked too.
         """
+        return list(self._pool.map(self._finish, jobs))
+
+    def _finish(self, job: Job) -> bool:
+        if self._stopped.is_set():
+            return False
         place = self._folder / job.name
         place.mkdir(parents=True, exist_ok=True)
         try:
@@ -255,13 +257,14 @@ class Crew:
                 held = [lock.fileno()]
                 process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, pass_fds=held)
                 self._running.add(process)
-            _sign(lock, process.pid)
-            code = process.wait()
-            self._running.discard(process)
-        if code:
+            with process:  # left when it has ended, whatever happens here
+                _sign(lock, process.pid)
+            with self._guard:
+                self._running.discard(process)
+        if process.returncode:
             if not self._stopped.is_set():
                 print(f"{place.name}: the end of {log}:\n{log.read_text()[-2000:]}", flush=True)
-            raise subprocess.CalledProcessError(code, command)
+            raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def _is_taken(lock: IO[str]) -> bool:

@@ -1,15 +1,13 @@
 """The table of baselines and the value of keyframes, on random weights and a handful of clips: every path is taken.
 
-The commands run in this process, which spares each of them its imports; `tests/unit/test_baselines_table.py` starts one
+The commands run in this process, which spares each of them its imports; `tests/unit/test_side_by_side.py` starts some
 for real.
 """
 
 import json
-import sys
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import IO
 
 import lightning as L
@@ -20,14 +18,13 @@ from lightning_modules import cli
 from metrics.version import commit
 from train import CALLBACKS
 
+Script = Callable[[str], ModuleType]
 ROOT = Path(__file__).parents[2]
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 MOMENTS = (
     '<think>x</think><answer>{"start_time": "00:01.00", "end_time": "00:02.00", "description": "the red circle"}, '
     '{"start_time": "00:04.00", "end_time": "00:05.00", "description": "a blue square"}</answer>'
 )
-NAMES = ("outcomes", "side_by_side", "score_tables", "speed", "speed.results", "baselines", "compute", "learned_places")
-NAMES += ("one_system", "other_frames", "keyframe_value")
 SIZES = {
     "refavs": {"train": 2, "val": 1, "test_s": 1, "test_u": 1, "test_n": 1, "null_train": 1, "null_val": 1},
     "revos": {"train": 4, "valid": 1, "non_existent_every": 1},
@@ -51,24 +48,20 @@ class Killer(Callback):
 
 
 @pytest.fixture(scope="module")
-def scripts() -> Iterator[SimpleNamespace]:
-    """The scripts as they see each other when one is started; `calls` lists the commands that they run."""
-    calls: list[str] = []
+def calls(script: Script) -> Iterator[list[str]]:
+    """The commands that the scripts run, as they come; they run here."""
+    called: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
         patch.chdir(ROOT)
-        found = SimpleNamespace(calls=calls, **{name: import_module(name) for name in NAMES})
 
         def call(crew: object, arguments: list[str], place: Path, lock: IO[str]) -> None:
-            calls.append(f"{place.name}: {arguments[0]}" + " --resume" * ("--resume" in arguments))
+            called.append(f"{place.name}: {arguments[0]}" + " --resume" * ("--resume" in arguments))
             patch.setattr("sys.argv", ["train.py"])
             known = CALLBACKS | {"killer": Killer}
             assert cli.run([*arguments, "--trainer.enable_progress_bar=false"], callbacks=known) == 0
 
-        patch.setattr(found.side_by_side.Crew, "_call", call)
-        yield found
-        for name in NAMES:
-            sys.modules.pop(name)
+        patch.setattr(script("side_by_side").Crew, "_call", call)
+        yield called
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +93,11 @@ def table(common: list[str], place: Path, benchmark_cache: Path) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_table_is_made_and_goes_on_where_it_was(
-    scripts: SimpleNamespace, table: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+    script: Script, calls: list[str], table: list[str], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scripts.baselines.main(table)
+    script("baselines").main(table)
     first = ["base_seed0: test", "sft_oracle_seed0: fit", "sft_oracle_seed0: test", "rk_seed0: fit", "rk_seed0: test"]
-    assert scripts.calls == first
+    assert calls == first
     page = (place / "runs" / "results.md").read_text()
     assert "| supervised, oracle descriptions | 1 |" in page
     assert "## Against no training" in page
@@ -119,10 +112,10 @@ def test_the_table_is_made_and_goes_on_where_it_was(
     assert {"seen/jf", "unseen/jf", "null/s", "refavs/jf", "revos/jf"} <= set(rows["rk"][0]["metrics"])
 
     (place / "runs" / "rk_seed0" / "test_0" / "results.json").unlink()
-    scripts.calls.clear()
+    calls.clear()
     capsys.readouterr()
-    scripts.baselines.main(table)
-    assert scripts.calls == ["rk_seed0: test"]
+    script("baselines").main(table)
+    assert calls == ["rk_seed0: test"]
     assert "2 of 3 jobs are finished" in capsys.readouterr().out
     again = json.loads((place / "runs" / "baselines.json").read_text())["rows"]
     assert again["rk"][0]["metrics"] == rows["rk"][0]["metrics"]
@@ -130,7 +123,7 @@ def test_the_table_is_made_and_goes_on_where_it_was(
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_that_was_killed_goes_on_to_the_same_adapter(
-    scripts: SimpleNamespace, table: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+    script: Script, calls: list[str], table: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before the second of two steps; once more before there is a checkpoint, which begins a new run."""
     options = [*table, "--rows", "sft_oracle", "--checkpoint.every_n_train_steps=1"]
@@ -139,54 +132,55 @@ def test_a_training_that_was_killed_goes_on_to_the_same_adapter(
     def kill(name: str, before_batch: int) -> None:
         monkeypatch.setattr(Killer, "before_batch", before_batch)
         with pytest.raises(Killed):
-            scripts.baselines.main([*options, f"--folder={place / name}"])
+            script("baselines").main([*options, f"--folder={place / name}"])
         monkeypatch.setattr(Killer, "before_batch", None)
-        scripts.calls.clear()
+        calls.clear()
 
-    scripts.baselines.main([*options, f"--folder={place / 'whole'}"])
+    script("baselines").main([*options, f"--folder={place / 'whole'}"])
     kill("killed", 1)
-    scripts.baselines.main([*options, f"--folder={place / 'killed'}"])
-    assert scripts.calls == ["sft_oracle_seed0: fit --resume", "sft_oracle_seed0: test"]
+    script("baselines").main([*options, f"--folder={place / 'killed'}"])
+    assert calls == ["sft_oracle_seed0: fit --resume", "sft_oracle_seed0: test"]
     kill("early", 0)
-    scripts.baselines.main([*options, f"--folder={place / 'early'}"])
-    assert scripts.calls == ["sft_oracle_seed0: fit", "sft_oracle_seed0: test"]
+    script("baselines").main([*options, f"--folder={place / 'early'}"])
+    assert calls == ["sft_oracle_seed0: fit", "sft_oracle_seed0: test"]
 
     trained = {"whole": "version_0", "killed": "version_0", "early": "version_1"}
     adapters = [(runs[name] / version / ADAPTER).read_bytes() for name, version in trained.items()]
     assert adapters[0] == adapters[1] == adapters[2]
     assert not (runs["killed"] / "version_1").exists()
-    outcomes = [scripts.outcomes.read_outcome(folder) for folder in runs.values()]
+    outcomes = [script("outcomes").read_outcome(folder) for folder in runs.values()]
     assert outcomes[0].metrics == outcomes[1].metrics == outcomes[2].metrics
     assert [outcome.prompts for outcome in outcomes] == [2, 2, 2]
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_keyframes_are_replaced_and_compute_is_counted(
-    scripts: SimpleNamespace,
+    script: Script,
+    calls: list[str],
     table: list[str],
     common: list[str],
     place: Path,
     benchmark_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    scripts.baselines.main(table)
-    scripts.calls.clear()
+    script("baselines").main(table)
+    calls.clear()
     answers = ["--answers", str(place / "runs" / "rk_seed0"), f"--avshapes-sizes={json.dumps(SIZES)}"]
     variants = ["--variants", "two", "two_oracle", "one_frames", "--videos=4", f"--cache={benchmark_cache}"]
     asked = [*variants, *answers, *common, f"--folder={place / 'kept'}"]
     # Random weights name no moment; answers that do stand in for theirs.
-    clips = scripts.outcomes.results_of(place / "runs" / "rk_seed0").with_name("clips.jsonl")
+    clips = script("outcomes").results_of(place / "runs" / "rk_seed0").with_name("clips.jsonl")
     lines = [json.loads(line) for line in clips.read_text().splitlines()]
     said = [line | {"text": MOMENTS if line["kind"] == "seen" else "nothing"} for line in lines]
     clips.write_text("".join(json.dumps(line) + "\n" for line in said))
-    scripts.keyframe_value.main(asked)
+    script("keyframe_value").main(asked)
 
     trained = [f"{name}_seed0: {verb}" for name in ("two_oracle", "one_frames") for verb in ("fit", "test")]
-    assert scripts.calls == [*trained, "two_seed0: test"]
+    assert calls == [*trained, "two_seed0: test"]
     numbers = json.loads((place / "kept" / "keyframe_value.json").read_text())
     values = numbers["frames"]["rk_seed0"]
     assert {clip.split("/")[1] for clip in values} == {"test_s", "test_u", "valid"}, "nothing absent is asked for"
-    wanted = {f"{a}/{b}" for a in ("own", "true") for b in scripts.other_frames.POLICIES}
+    wanted = {f"{a}/{b}" for a in ("own", "true") for b in script("other_frames").POLICIES}
     assert all(not value or set(value) == wanted for value in values.values())
     assert all(bool(value) == ("/test_s/" in clip) for clip, value in values.items())
     spent = {name: row["gflop"] for name, row in numbers["compute"].items()}
@@ -199,11 +193,11 @@ def test_keyframes_are_replaced_and_compute_is_counted(
     assert "### RefAVS\n\n| answers of | seeds |" in page
     assert "| rk | 1 | - |" in page.partition("### ReVOS")[2], "no moment was named there"
 
-    monkeypatch.setattr(scripts.other_frames, "frame_values", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(script("other_frames"), "frame_values", lambda *_: pytest.fail("measured twice"))
     kept = next((place / "kept").glob("frames_rk_seed0_*.jsonl"))
-    scripts.keyframe_value.main(asked)
+    script("keyframe_value").main(asked)
     assert json.loads((place / "kept" / "keyframe_value.json").read_text())["frames"] == numbers["frames"]
     monkeypatch.undo()
     kept.write_text(kept.read_text()[:-5])
-    scripts.keyframe_value.main(asked)
+    script("keyframe_value").main(asked)
     assert json.loads((place / "kept" / "keyframe_value.json").read_text())["frames"] == numbers["frames"]

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import warnings
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -27,26 +26,9 @@ print((peak(torch.device("cpu")) - start) / 2**20)
 """
 
 
-@pytest.fixture
-def script(monkeypatch):
-    """A script as a module."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield import_module
-    for name in set(sys.modules) - before:
-        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
-            sys.modules.pop(name)
-
-
-@pytest.fixture
-def speed(script):
-    """What the scripts share, imported as they import it."""
-    return lambda name: script(f"speed.{name}")
-
-
-def run(script: str, *options: str) -> str:
+def run(name: str, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *options],
+        [sys.executable, str(BENCHMARKS / name), *options],
         capture_output=True,
         text=True,
         timeout=600,
@@ -124,19 +106,19 @@ def test_memory_of_an_update(tmp_path):
     assert 2**20 < found["shared"] < 0.8 * found["plain"]
 
 
-def test_memory_that_was_freed_before_an_update_does_not_hide_what_it_needs(speed):
+def test_memory_that_was_freed_before_an_update_does_not_hide_what_it_needs(script):
     """400 MiB are freed, and then 300 are needed, under the allocator settings of the measurement."""
     paths = os.pathsep.join([str(ROOT), str(BENCHMARKS)])
     found = subprocess.check_output(
         [sys.executable, "-c", HOLES],
-        env={**os.environ, **speed("processes").ALLOCATOR, "PYTHONPATH": paths},
+        env={**os.environ, **script("speed.processes").ALLOCATOR, "PYTHONPATH": paths},
         text=True,
     )
     assert 299 < float(found) < 350
 
 
-def test_what_was_measured_with_other_code_is_named(speed, tmp_path, monkeypatch):
-    results = speed("results").Results(tmp_path / "some.json")
+def test_what_was_measured_with_other_code_is_named(script, tmp_path, monkeypatch):
+    results = script("speed.results").Results(tmp_path / "some.json")
     results.add({"prompt": 1}, 0, {"seconds": 2.0})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -147,13 +129,13 @@ def test_what_was_measured_with_other_code_is_named(speed, tmp_path, monkeypatch
     assert results.missing({"prompt": 1}, 1)
 
 
-def test_a_release_of_trl_whose_head_cannot_be_told_is_refused(speed, monkeypatch):
+def test_a_release_of_trl_whose_head_cannot_be_told_is_refused(script, monkeypatch):
     utils = pytest.importorskip("trl.trainer.utils", reason="TRL comes with the extra `bench`")
-    side = speed("trl_side")
+    side = script("speed.trl_side")
     answer = side.score_completions_only()
     assert utils._use_triton is answer
     trainer = side.TimedTrainer.__new__(side.TimedTrainer)
-    trainer.laps, trainer.completions_only = speed("laps").Laps(torch.device("cpu")), answer
+    trainer.laps, trainer.completions_only = script("speed.laps").Laps(torch.device("cpu")), answer
     name = "_get_per_token_logps_and_entropies"
     monkeypatch.setattr(side.GRPOTrainer, name, lambda self, ask: ask and utils._use_triton(torch.device("cpu")))
     assert getattr(trainer, name)(ask=True)

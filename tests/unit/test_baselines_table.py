@@ -1,36 +1,23 @@
 """The numbers of the table of baselines, from made-up runs."""
 
-import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
+from torch.utils.tensorboard import SummaryWriter
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    """The scripts as they see each other when one of them is started."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        names = ("baselines", "score_tables", "side_by_side", "outcomes", "speed", "speed.results")
-        yield SimpleNamespace(**{name: import_module(name) for name in names})
-        for name in names:
-            sys.modules.pop(name)
+ROOT = Path(__file__).parents[2]
 
 
-def outcome(scripts, clips, **metrics):
-    return scripts.outcomes.Outcome(metrics, clips, {}, batches=3, prompts=12, seconds=4.5, curves={})
+def outcome(script, clips, **metrics):
+    return script("outcomes").Outcome(metrics, clips, {}, batches=3, prompts=12, seconds=4.5, curves={})
 
 
-def test_rows_and_seeds_become_jobs(scripts):
+def test_rows_and_seeds_become_jobs(script):
     """Nine rows, one of which trains nothing; the first seed of every row comes first."""
-    baselines = scripts.baselines
+    baselines = script("baselines")
     jobs = baselines.make_jobs(baselines.ROWS, [0, 1, 2], prompts=9, clips=5, extra=["--x=1"])
 
     assert len(jobs) == 8 * 3 + 1
@@ -46,9 +33,9 @@ def test_rows_and_seeds_become_jobs(scripts):
     assert "--data.sources.revos.train_size=9" in sft.fit
 
 
-def test_every_row_names_files_that_exist(scripts):
-    baselines = scripts.baselines
-    assert all((BENCHMARKS.parent / config).is_file() for row in baselines.ROWS for config in row.configs)
+def test_every_row_names_files_that_exist(script):
+    baselines = script("baselines")
+    assert all((ROOT / config).is_file() for row in baselines.ROWS for config in row.configs)
 
 
 A, B, N = (
@@ -58,12 +45,9 @@ A, B, N = (
 )
 
 
-def test_the_ways_of_training_see_and_value_the_same(scripts):
+def test_the_ways_of_training_see_and_value_the_same(script):
     """The base, what it is shown of a clip, and how an answer's reward is counted."""
-    sft, grpo = (
-        yaml.safe_load((BENCHMARKS.parent / file).read_text())
-        for file in (scripts.baselines.SFT, scripts.baselines.GRPO)
-    )
+    sft, grpo = (yaml.safe_load((ROOT / file).read_text()) for file in (script("rows").SFT, script("rows").GRPO))
     assert sft["rewards"] == grpo["rewards"]
     for part in ("reasoner", "grounder", "propagator"):
         assert sft["model"]["init_args"][part] == grpo["model"]["init_args"][part]
@@ -71,32 +55,32 @@ def test_the_ways_of_training_see_and_value_the_same(scripts):
     assert ours | {"answers": None, "prompts_per_step": 0} == theirs | {"answers": None, "prompts_per_step": 0}
 
 
-def test_differences_are_means_over_seeds_per_clip(scripts):
+def test_differences_are_means_over_seeds_per_clip(script):
     """Two seeds of a row: clip a 0.2 and 0.4, clip b 0.6 and 0.6; the other row: 0.1 and 0.5. Mean change 0.15."""
     row = [
-        outcome(scripts, {A: {"seen/jf": 0.2}, B: {"seen/jf": 0.6}, N: {"null/s": 0.1}}),
-        outcome(scripts, {A: {"seen/jf": 0.4}, B: {"seen/jf": 0.6}, N: {"null/s": 0.1}}),
+        outcome(script, {A: {"seen/jf": 0.2}, B: {"seen/jf": 0.6}, N: {"null/s": 0.1}}),
+        outcome(script, {A: {"seen/jf": 0.4}, B: {"seen/jf": 0.6}, N: {"null/s": 0.1}}),
     ]
-    other = [outcome(scripts, {A: {"seen/jf": 0.1}, B: {"seen/jf": 0.5}})]
-    change, low, high = scripts.score_tables.interval(row, other, ["seen/jf"])
+    other = [outcome(script, {A: {"seen/jf": 0.1}, B: {"seen/jf": 0.5}})]
+    change, low, high = script("score_tables").interval(row, other, ["seen/jf"])
 
     assert change == pytest.approx(0.15)
     assert (low, high) == (pytest.approx(0.1), pytest.approx(0.2))
-    assert np.isnan(scripts.score_tables.interval(row, other, ["unseen/jf"])).all()
+    assert np.isnan(script("score_tables").interval(row, other, ["unseen/jf"])).all()
 
 
-def test_the_mean_of_two_groups_weighs_them_alike(scripts):
+def test_the_mean_of_two_groups_weighs_them_alike(script):
     """One clip with a change of 1, three without, in one video: (1 + 0) / 2, whatever is drawn."""
     ours = {"revos/valid/v/0": {"referring/jf": 1.0}} | {f"revos/valid/v/{n}": {"reasoning/jf": 0.5} for n in "123"}
     theirs = {"revos/valid/v/0": {"referring/jf": 0.0}} | {f"revos/valid/v/{n}": {"reasoning/jf": 0.5} for n in "123"}
-    found = scripts.score_tables.interval(
-        [outcome(scripts, ours)], [outcome(scripts, theirs)], ["referring/jf", "reasoning/jf"]
+    found = script("score_tables").interval(
+        [outcome(script, ours)], [outcome(script, theirs)], ["referring/jf", "reasoning/jf"]
     )
 
     assert found == (0.5, 0.5, 0.5)
 
 
-def test_clips_of_one_video_are_drawn_together(scripts):
+def test_clips_of_one_video_are_drawn_together(script):
     """Four questions about each of 100 videos with one change per video: twice as wide as for 400 videos."""
     changes = np.random.default_rng(0).standard_normal(100)
     widths = []
@@ -104,52 +88,60 @@ def test_clips_of_one_video_are_drawn_together(scripts):
         clips = [name.format(row=row, video=row // 4, n=row % 4) for row in range(400)]
         ours = {clip: {"seen/jf": float(changes[row // 4])} for row, clip in enumerate(clips)}
         theirs = {clip: {"seen/jf": 0.0} for clip in clips}
-        _, low, high = scripts.score_tables.interval([outcome(scripts, ours)], [outcome(scripts, theirs)], ["seen/jf"])
+        _, low, high = script("score_tables").interval([outcome(script, ours)], [outcome(script, theirs)], ["seen/jf"])
         widths.append(high - low)
     assert widths[0] == pytest.approx(2 * widths[1], rel=0.1)
 
 
-def test_videos_are_read_from_clip_ids(scripts):
-    video_of = scripts.score_tables.video_of
+def test_videos_are_read_from_clip_ids(script):
+    video_of = script("score_tables").video_of
     assert video_of(A) == "refavs/test_s/vid_a_1_2"
     assert video_of(N) == "refavs/test_n/null_c-x_1_2"
     assert video_of("revos/valid/arena/day/01uO/12") == "revos/valid/arena/day/01uO"
     assert video_of("mevis/valid_u/1bcd/0") == "mevis/valid_u/1bcd"
 
 
-def test_the_table_has_means_and_spreads(scripts):
+def test_the_table_has_means_and_spreads(script):
     """Seen 0.2 and 0.4: mean 30, standard deviation 14.1."""
-    runs = [outcome(scripts, {}, **{"seen/jf": value, "null/s": 0.25, "parse_failures": 0.5}) for value in (0.2, 0.4)]
-    table = scripts.score_tables.score_table({"sft": runs}, {"sft": "supervised"})
+    runs = [outcome(script, {}, **{"seen/jf": value, "null/s": 0.25, "parse_failures": 0.5}) for value in (0.2, 0.4)]
+    table = script("score_tables").score_table({"sft": runs}, {"sft": "supervised"})
     cells = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
 
     assert cells[:3] == ["supervised", "2", "30.0 ± 14.1"]
     assert cells[-4:] == ["0.250", "50.0 ± 0.0", "12", "4"]
     assert cells[3] == "-", "no unseen clip was tested"
-    bare = scripts.score_tables.score_table({"sft": [outcome(scripts, {})]}, {"sft": "supervised"})
+    bare = script("score_tables").score_table({"sft": [outcome(script, {})]}, {"sft": "supervised"})
     assert "nan" not in bare
-    assert scripts.score_tables.shown((0.1, -0.05, 0.25)) == "+10.0 (-5.0 .. +25.0)"
-    assert scripts.score_tables.shown((float("nan"),) * 3) == "-"
+    assert script("score_tables").shown((0.1, -0.05, 0.25)) == "+10.0 (-5.0 .. +25.0)"
+    assert script("score_tables").shown((float("nan"),) * 3) == "-"
 
 
-def test_every_heading_says_what_it_rests_on(scripts):
+def test_every_heading_says_what_it_rests_on(script):
     """Twenty questions about ten videos are enough; two are marked as few."""
     asked = {f"revos/valid/v{n // 2}/{n % 2}": {"referring/jf": 0.5} for n in range(20)}
     clips = asked | {A: {"seen/jf": 0.5}, B: {"seen/jf": 0.5}}
-    table = {"sft": [outcome(scripts, clips)]}
-    counts = scripts.score_tables.counts_of(table)
+    table = {"sft": [outcome(script, clips)]}
+    counts = script("score_tables").counts_of(table)
 
     assert counts["referring"] == counts["overall"] == "20 / 10"
     assert counts["seen"] == "2 / 2 (few)"
     for text in (
-        scripts.score_tables.score_table(table, {"sft": "supervised"}),
-        scripts.score_tables.difference_table(table | {"base": table["sft"]}, {"sft": "supervised"}, "base"),
+        script("score_tables").score_table(table, {"sft": "supervised"}),
+        script("score_tables").difference_table(table | {"base": table["sft"]}, {"sft": "supervised"}, "base"),
     ):
         assert "| 20 / 10 |" in text.splitlines()[2]
 
 
-def test_rows_made_by_different_code_say_so(scripts):
-    commits_of, made = scripts.outcomes.commits_of, outcome(scripts, {})
+def test_of_a_step_that_a_resume_repeats_the_second_time_counts(script, tmp_path):
+    writer = SummaryWriter(str(tmp_path))
+    for step, value in ((0, 1.0), (1, 2.0), (2, 3.0), (3, 4.0), (2, 5.0), (3, 7.0)):
+        writer.add_scalar("reward", value, step)
+    writer.close()
+    assert script("outcomes").curves_of(tmp_path) == {"reward": [(0, 1.0), (1, 2.0), (2, 5.0), (3, 7.0)]}
+
+
+def test_rows_made_by_different_code_say_so(script):
+    commits_of, made = script("outcomes").commits_of, outcome(script, {})
     runs = {"a": [made], "b": [replace(made, tested_by="123")]}
     assert commits_of(runs) == "unknown (a), 123 (b)"
     assert commits_of({"b": runs["b"], "c": [replace(made, tested_by="123", trained_by=("123",))]}) == "123"
@@ -157,26 +149,71 @@ def test_rows_made_by_different_code_say_so(scripts):
     assert commits_of({"b": resumed}) == "trained by 99 and 100, tested by 123"
 
 
-def test_only_the_whole_table_takes_the_usual_places(scripts):
-    baselines, side = scripts.baselines, scripts.side_by_side
-    usual = baselines.parse([])[0]
+def differences(script, table, *flags):
+    """What makes a table less than the whole one."""
+    options, extra = script(table).parse(flags)
+    return script("table_options").differences(options, script(table).parse([])[0], extra)
 
-    def is_whole(*flags):
-        return side.asks_for_all(baselines.parse(flags)[0], usual)
 
-    assert is_whole("--processes=1", "--folder=x", "--page=y.md")
-    for part in (["--quick"], ["--rows", "sft"], ["--seeds", "1"], ["--clips=3"], ["--prompts=4"], ["--weights=w"]):
-        assert not is_whole(*part), part
-    place = side.usual_or_beside
+@pytest.mark.parametrize(
+    ("flags", "less"),
+    [
+        (["--quick"], ["--seeds 0", "--prompts 96", "--clips 40"]),
+        (["--rows", "sft", "rk"], ["--rows sft rk"]),
+        (["--seeds", "1"], ["--seeds 1"]),
+        (["--clips=3"], ["--clips 3"]),
+        (["--prompts=4"], ["--prompts 4"]),
+        (["--weights=/w"], ["--weights /w"]),
+        (["--trainer.max_steps=2"], ["--trainer.max_steps=2"]),
+    ],
+)
+def test_whatever_makes_a_table_less_than_the_whole_is_named(script, flags, less):
+    assert sorted(differences(script, "baselines", *flags)) == sorted(less)
+
+
+def test_the_whole_table_is_told_by_values_whatever_their_spelling(script, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = [row.name for row in script("baselines").ROWS]
+    for flags in (
+        ["--processes=1", "--folder=x", "--page=y.md"],
+        ["--seeds", "0", "1", "2"],
+        ["--seeds", "2", "1", "0", "0"],
+        ["--clips", "120", "--prompts=256"],
+        ["--weights", "weights/tiny"],
+        ["--rows", *reversed(names)],
+        ["--quick", "--seeds", "0", "1", "2", "--clips=120", "--prompts=256"],
+    ):
+        assert differences(script, "baselines", *flags) == [], flags
+    variants = [variant.name for variant in script("one_system").VARIANTS]
+    answers = [
+        f"runs/baselines/{name}" for name in ("rk_ra_rg_seed2", "base_seed0", "rk_ra_rg_seed0", "rk_ra_rg_seed1")
+    ]
+    spelled = ["--variants", *variants[::-1], "--answers", *answers, "--avshapes-sizes={ }", "--videos=300"]
+    assert differences(script, "keyframe_value", *spelled) == []
+    assert differences(script, "keyframe_value", "--answers", *answers[1:]) != []
+    assert differences(script, "keyframe_value", "--variants") == ["--variants"]
+
+
+def test_a_seed_is_run_once(script):
+    baselines = script("baselines")
+    assert list(baselines.parse(["--seeds", "3", "1", "3"])[0].seeds) == [3, 1]
+
+
+def test_only_the_whole_table_takes_the_usual_places(script, capsys):
+    place, root = script("table_options").usual_or_beside, script("side_by_side").ROOT
     assert place(None, "docs/results.md", Path("runs/x"), is_whole=False) == Path("runs/x/results.md")
-    assert place(None, "docs/results.md", Path("runs/x"), is_whole=True) == side.ROOT / "docs" / "results.md"
+    assert place(None, "docs/results.md", Path("runs/x"), is_whole=True) == root / "docs" / "results.md"
     assert place(Path("y.md"), "docs/results.md", Path("runs/x"), is_whole=True) == Path("y.md")
+    script("table_options").say_if_less([])
+    script("table_options").say_if_less(["--seeds 1", "rk_seed1 failed"])
+    said = "This is not the whole table, which alone takes the usual places: --seeds 1, rk_seed1 failed\n"
+    assert capsys.readouterr().out == said
 
 
-def test_rows_that_are_not_finished_are_named(scripts, tmp_path):
-    baselines = scripts.baselines
+def test_rows_that_are_not_finished_are_named(script, tmp_path):
+    baselines = script("baselines")
     clips = {A: {"seen/jf": 0.5}, N: {"null/s": 0.0}}
     page = tmp_path / "results.md"
-    baselines.write_page({"base": [outcome(scripts, clips)]}, ["rk"], {}, page, tmp_path / "results.png")
+    baselines.write_page({"base": [outcome(script, clips)]}, ["rk"], {}, page, tmp_path / "results.png")
     assert "Not finished: GRPO, R_K.\n" in page.read_text()
-    assert baselines.finished(baselines.ROWS, [0, 1], tmp_path) == {}
+    assert script("outcomes").finished(script("rows").places(baselines.ROWS, [0, 1], tmp_path)) == {}

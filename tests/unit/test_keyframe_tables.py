@@ -1,45 +1,31 @@
 """The numbers of the pages on keyframes and compute, from made-up answers."""
 
 import json
-import sys
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-NAMES = ("outcomes", "side_by_side", "score_tables", "speed", "speed.results", "baselines", "compute", "learned_places")
-NAMES += ("one_system", "other_frames", "keyframe_value")
 A, B, C = "refavs/test_s/0:vid_a_1_2_circle_1", "refavs/test_s/9:vid_b_1_2_circle_1", "revos/valid/v/0"
 
 
-@pytest.fixture(scope="module")
-def scripts():
-    """The scripts as they see each other when one of them is started."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-        yield SimpleNamespace(**{name: import_module(name) for name in NAMES})
-        for name in NAMES:
-            sys.modules.pop(name)
-
-
-def values(scripts, own, uniform):
+def values(script, own, uniform):
     """J&F of every policy; others than the two have 0.5."""
-    found = {f"{words}/{policy}": 0.5 for words in ("own", "true") for policy in scripts.other_frames.POLICIES}
+    found = {f"{words}/{policy}": 0.5 for words in ("own", "true") for policy in script("other_frames").POLICIES}
     return found | {"own/own": own, "own/uniform": uniform}
 
 
-def test_frames_are_compared_per_benchmark_where_answers_have_some(scripts):
+def test_frames_are_compared_per_benchmark_where_answers_have_some(script):
     """Clip a: 0.2 and 0.4 over seeds, uniform 0.1; b: one seed names no moment, the other 0.9 against 0.5.
 
     Own 0.3 and 0.9, uniform 0.1 and 0.5: differences 0.2 and 0.4.
     """
     found = {
-        "rk_seed0": {A: values(scripts, 0.2, 0.1), B: {}, C: values(scripts, 1.0, 0.0)},
-        "rk_seed1": {A: values(scripts, 0.4, 0.1), B: values(scripts, 0.9, 0.5), C: values(scripts, 1.0, 0.0)},
+        "rk_seed0": {A: values(script, 0.2, 0.1), B: {}, C: values(script, 1.0, 0.0)},
+        "rk_seed1": {A: values(script, 0.4, 0.1), B: values(script, 0.9, 0.5), C: values(script, 1.0, 0.0)},
         "base_seed0": {A: {}, B: {}, C: {}},
     }
-    refavs, revos = scripts.other_frames.frame_tables(found).split("### ReVOS")
+    refavs, revos = script("other_frames").frame_tables(found).split("### ReVOS")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in refavs.splitlines() if line.startswith("| rk")]
     header = [cell.strip() for cell in refavs.splitlines()[2].split("|")[1:-1]]
     first = dict(zip(header, rows[0], strict=True))
@@ -52,9 +38,9 @@ def test_frames_are_compared_per_benchmark_where_answers_have_some(scripts):
     assert "| rk | 2 | own | 100.0 |" in revos
 
 
-def test_places_are_compared_with_the_true_ones(scripts, monkeypatch):
+def test_places_are_compared_with_the_true_ones(script, monkeypatch):
     """The left half against the whole frame is 1/2, a frame without the target 0; no keyframe is 0."""
-    module = scripts.learned_places
+    module = script("learned_places")
     clip = SimpleNamespace(frames=SimpleNamespace(fps=1.0, count=10))
     monkeypatch.setattr(module, "place", lambda _, frame: "0 0 100 100" if frame < 5 else "")
 
@@ -70,13 +56,12 @@ def test_places_are_compared_with_the_true_ones(scripts, monkeypatch):
     assert module.place_iou(clip, "nothing") == 0.0
 
 
-def test_variants_become_jobs(scripts):
+def test_variants_become_jobs(script):
     """All but one are trained with every seed; System 1 alone is given no grounder, and all are tested alike."""
-    keyframes, one_system = scripts.keyframe_value, scripts.one_system
-    options = keyframes.parse([])[0]
-    options.prompts, options.clips = 8, 3
+    one_system = script("one_system")
     extra = ["--model.grounder.path=g", "--x=1"]
-    jobs = {job.name: job for job in one_system.make_jobs(options, Path("root"), [0, 1, 2], extra)}
+    made = one_system.make_jobs(one_system.VARIANTS, [0, 1, 2], Path("root"), prompts=8, clips=6, extra=extra)
+    jobs = {job.name: job for job in made}
 
     assert len(jobs) == 7 * 3 + 1
     assert {name for name, job in jobs.items() if job.fit is None} == {"two_seed0"}
@@ -85,10 +70,18 @@ def test_variants_become_jobs(scripts):
     assert {"--data.sources.revos.root=root", "--x=1"} <= set(jobs["two_seed0"].test)
     assert all("--data.test_size=6" in job.test for job in jobs.values())
     assert set(one_system.AGAINST) <= {variant.name for variant in one_system.VARIANTS}
-    root = scripts.side_by_side.ROOT
+    root = script("side_by_side").ROOT
     assert all((root / config).is_file() for variant in one_system.VARIANTS for config in variant.configs)
 
 
-def test_all_seeds_of_the_method_are_looked_at(scripts):
-    names = [folder.name for folder in scripts.keyframe_value.usual_answers(False, [0, 1, 2])]
+def test_answers_of_one_name_are_refused_before_anything_runs(script, tmp_path):
+    answers = ["--answers", str(tmp_path / "a" / "rk_seed0"), str(tmp_path / "b" / "rk_seed0"), "base_seed0"]
+    said = r"these share one: \S+/a/rk_seed0 and \S+/b/rk_seed0\. Name one of them"
+    with pytest.raises(SystemExit, match=said):
+        script("keyframe_value").main([*answers, f"--folder={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_seeds_of_the_method_are_looked_at(script):
+    names = [folder.name for folder in script("keyframe_value").usual_answers(False, [0, 1, 2])]
     assert names == ["base_seed0", "rk_ra_rg_seed0", "rk_ra_rg_seed1", "rk_ra_rg_seed2"]

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from threading import Barrier, Timer
+from threading import Barrier
 
 import pytest
 
@@ -16,13 +17,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def side():
-    """The script as it is seen when another one is started."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield import_module("side_by_side")
-        for name in ("side_by_side", "outcomes"):
-            sys.modules.pop(name)
+def side(script):
+    return script("side_by_side")
 
 
 def jobs_named(side, *names):
@@ -65,8 +61,8 @@ def test_the_content_of_every_configuration_file_is_kept(side, tmp_path, monkeyp
     assert after["b.yaml"] != before["b.yaml"]
 
 
-def test_a_job_without_results_is_not_finished(side, tmp_path):
-    outcomes = import_module("outcomes")
+def test_a_job_without_results_is_not_finished(script, tmp_path):
+    outcomes = script("outcomes")
     (tmp_path / "test_0").mkdir()
     assert outcomes.results_of(tmp_path) is None
     with pytest.raises(FileNotFoundError, match="the job is not finished"):
@@ -93,6 +89,12 @@ def test_a_failed_job_does_not_stop_the_others(side, tmp_path, capsys, monkeypat
     assert side.run_jobs(jobs_named(side, "two", "three"), tmp_path, processes=2) == ["two"]
     assert (tmp_path / "three" / "test_0" / "results.json").is_file()
     assert "two failed: no checkpoint" in capsys.readouterr().out
+
+
+def test_failures_end_the_script(side, tmp_path):
+    side.leave_if_failed([], tmp_path)
+    with pytest.raises(SystemExit, match=r"failed: one, two\. Their logs are in \S+; the same command runs them again"):
+        side.leave_if_failed(["one", "two"], tmp_path)
 
 
 def test_jobs_run_side_by_side(side, tmp_path, monkeypatch):
@@ -122,40 +124,94 @@ def test_a_training_that_was_asked_to_stop_stops_all(side, tmp_path, monkeypatch
     assert begun == ["one"]
 
 
-WAITS = """
+SAVES = """
 import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+
+def save(*_):
+    time.sleep(1)
+    print("saved", flush=True)
+    sys.exit(130)
+
+signal.signal(signal.SIGTERM, save)
 print("begun", flush=True)
-time.sleep(600)
+time.sleep(60)
+"""
+"""A command that takes a while to end."""
+
+RUNS = """
+import sys
+from pathlib import Path
+import side_by_side as side
+
+side.ROOT, folder = Path(sys.argv[1]), Path(sys.argv[2])
+jobs = [side.Job(name, (), None, ()) for name in ("one", "two", "three")]
+side.run_jobs(jobs, folder, processes=int(sys.argv[3]))
 """
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_ends_the_commands(side, tmp_path, monkeypatch, processes):
-    (tmp_path / "program.py").write_text(WAITS)
-    as_command(side, monkeypatch, tmp_path / "program.py")
+def wait_for_begun(logs, is_running):
+    deadline = time.monotonic() + 120
+    while not all(log.is_file() and "begun" in log.read_text() for log in logs):
+        assert is_running(), "ended before its commands had begun"
+        assert time.monotonic() < deadline, "no command has begun"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("processes", "number", "code"),
+    [(1, signal.SIGTERM, 143), (2, signal.SIGTERM, 143), (1, signal.SIGINT, -signal.SIGINT)],
+    ids=["one", "two", "Ctrl-C"],
+)
+def test_the_script_ends_after_its_commands_have_saved(side, tmp_path, processes, number, code):
+    """Who started the script may end whatever is left once it is gone."""
+    (tmp_path / "train.py").write_text(SAVES)
     logs = [tmp_path / name / "test.log" for name in ("one", "two")[:processes]]
+    command = [sys.executable, "-c", RUNS, str(tmp_path), str(tmp_path), str(processes)]
+    paths = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    script = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_for_begun(logs, lambda: script.poll() is None)
+        script.send_signal(number)
+        assert script.wait(timeout=120) == code
+        for log in logs:
+            with (log.parent / ".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the command still holds it
+            assert log.read_text().split() == ["begun", "saved"]
+        assert not (tmp_path / "three" / "test.log").is_file(), "nothing else is begun"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(script.pid, signal.SIGKILL)
+        script.communicate()
 
-    def end_once_begun():
-        while not all(log.is_file() and "begun" in log.read_text() for log in logs):
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
 
-    Timer(0.0, end_once_begun).start()
-    with pytest.raises(SystemExit) as stop:
-        side.run_jobs(jobs_named(side, "one", "two", "three"), tmp_path, processes=processes)
-    assert stop.value.code == 143
-    assert not (tmp_path / "three" / "test.log").is_file(), "nothing else is begun"
-    for log in logs:
-        with (log.parent / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # waits until the command has ended
+def test_a_command_that_ends_while_all_are_told_to_does_not_spare_the_others(side, tmp_path, monkeypatch):
+    """Whoever is told first ends, and is forgotten, before the next one's turn."""
+    told = []
+
+    class Prompt(subprocess.Popen):
+        def terminate(self):
+            told.append(self.pid)
+            super().terminate()
+            self.wait()
+            time.sleep(0.1)  # for the thread that waits for it too
+
+    (tmp_path / "train.py").write_text("import time; print('begun', flush=True); time.sleep(60)")
+    monkeypatch.setattr(side, "ROOT", tmp_path)
+    monkeypatch.setattr(side.subprocess, "Popen", Prompt)
+    with side.Crew(tmp_path, processes=2) as crew, ThreadPoolExecutor(1) as other:
+        finished = other.submit(crew.run, jobs_named(side, "one", "two"))
+        wait_for_begun([tmp_path / name / "test.log" for name in ("one", "two")], lambda: not finished.done())
+        crew.stop()
+        assert finished.result(timeout=60) == [False, False]
+    assert len(told) == 2
 
 
-def test_a_folder_in_which_a_command_works_is_waited_for(side, tmp_path, monkeypatch, capsys):
+def test_a_folder_in_which_a_command_works_is_waited_for(side, tmp_path, monkeypatch):
     """The command of a script that was killed goes on, holds the lock alone, and finishes the job by itself."""
     place = tmp_path / "one"
     place.mkdir()
-    left = "import sys, time; print(flush=True); sys.stdin.readline()"
+    left = "import select, sys; print(flush=True); select.select([sys.stdin], [], [], 60)"
     with (place / ".lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         command = [sys.executable, "-c", left]
@@ -164,14 +220,18 @@ def test_a_folder_in_which_a_command_works_is_waited_for(side, tmp_path, monkeyp
         lock.write(f"{orphan.pid}\n")
     orphan.stdout.readline()
 
-    def let_finish():
-        finish(place)
-        orphan.communicate(b"\n")
+    said = []
 
-    Timer(0.5, let_finish).start()
+    def let_finish(text, **_):
+        said.append(text)
+        if "waiting for process" in text:
+            finish(place)
+            orphan.communicate(b"\n")
+
+    monkeypatch.setattr(side, "print", let_finish, raising=False)
     monkeypatch.setattr(side.Crew, "_train_and_test", lambda *_: pytest.fail("the orphan has finished the job"))
     assert side.run_jobs(jobs_named(side, "one"), tmp_path, processes=1) == []
-    assert f"one: waiting for process {orphan.pid}, which works in it" in capsys.readouterr().out
+    assert said[1:] == [f"one: waiting for process {orphan.pid}, which works in it"]
 
 
 def trained(place, number):

@@ -23,7 +23,7 @@ from datamodules.records import Clip
 from lightning_modules.answers import answers_in_rows, answers_with_marks
 from lightning_modules.evaluation import EvaluationSettings
 from lightning_modules.lesson_scores import LessonScores
-from lightning_modules.optim import Schedule, planned_updates
+from lightning_modules.optim import Schedule, planned_updates, refuse_half_adapter
 from lightning_modules.sharded_strategy import ShardedStrategy
 from lightning_modules.two_system_module import TwoSystemModule
 from models.grounder import Grounder
@@ -129,15 +129,20 @@ class SFTModule(TwoSystemModule):
         """Refuse, before any weights are read, what cannot be trained.
 
         Raises:
-            ConfigError: The base or marks are trained on a base that is spread, or with activations computed again.
+            ConfigError: The base or marks are trained on a base that is spread, or with activations computed again; or
+                the precision is not one to train an adapter in.
         """
+        if stage != "fit":
+            return
         is_sparing = self.reasoner.gradient_checkpointing or isinstance(self.trainer.strategy, ShardedStrategy)
-        if stage == "fit" and is_sparing and not self._learns_in_rows:
+        if is_sparing and not self._learns_in_rows:
             raise ConfigError(
                 "model.reasoner.gradient_checkpointing and --trainer.strategy fsdp save memory where an adapter alone "
                 f"is trained; found model.train {self.train_what} and model.mark_weight {self.mark_weight}. Set "
                 "--model.train adapter --model.mark_weight 0, or neither of the two."
             )
+        if self.train_what == "adapter":
+            refuse_half_adapter(str(self.trainer.precision))
 
     def configure_model(self) -> None:
         """Load the weights and decide what is trained."""

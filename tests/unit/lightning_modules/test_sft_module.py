@@ -217,6 +217,15 @@ def test_an_adapter_is_trained_in_the_precision_of_the_trainer(make_reasoner, ma
     assert seen == [False, True]
 
 
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_an_adapter_in_16_bits_is_not_trained(make_reasoner, precision):
+    module = SFTModule(make_reasoner())
+    module.trainer = trainer_of(precision=precision)
+    with pytest.raises(ConfigError, match=rf"precision is {precision}, .*--trainer\.precision bf16-mixed"):
+        module.setup("fit")
+    module.setup("validate")
+
+
 def test_rates_warm_up_hold_and_fall(make_reasoner):
     module = SFTModule(make_reasoner(), steps=1000, decay_share=0.5)
     assert module._rate(0) == pytest.approx(0.03)

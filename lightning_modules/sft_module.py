@@ -38,6 +38,9 @@ from rewards.base import Reward
 
 _EVALUATION = EvaluationSettings()
 
+_ANSWER_TOKENS = 192
+"""Longest held-out answer where `evaluation` names none: nothing is sampled in training that it could follow."""
+
 
 class SFTModule(TwoSystemModule):
     """Teaches a reasoner to give the right answers; validates, tests and predicts with both systems.
@@ -54,7 +57,6 @@ class SFTModule(TwoSystemModule):
         propagator: Propagator | None = None,
         rewards: dict[str, Reward | None] | None = None,
         evaluation: EvaluationSettings = _EVALUATION,
-        max_new_tokens: int = 192,
         train: Literal["adapter", "language", "all"] = "adapter",
         learning_rate: float = 3e-4,
         matrix_learning_rate: float = 0.0,
@@ -74,7 +76,6 @@ class SFTModule(TwoSystemModule):
             propagator: System 2's masks; frozen. None likewise.
             rewards: Reward terms by name, computed for held-out answers and never trained on.
             evaluation: How held-out clips are answered and what is kept of it.
-            max_new_tokens: Longest held-out answer in tokens, unless `evaluation` says otherwise.
             train: "adapter" trains the LoRA adapter, "language" the language model itself, "all" the towers as well.
             learning_rate: Peak learning rate of AdamW; warmed up, held, then decayed linearly to 3 %.
             matrix_learning_rate: Peak learning rate of Muon for the hidden matrices, on the same schedule; 0 leaves
@@ -105,7 +106,7 @@ class SFTModule(TwoSystemModule):
             optimizer=torch.optim.AdamW,
             schedule=Schedule(total_steps=steps),
             evaluation=evaluation,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=_ANSWER_TOKENS,
         )
         self.train_what = train
         self.learning_rate = learning_rate

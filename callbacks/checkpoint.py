@@ -145,7 +145,8 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_none_monitor_checkpoint(trainer, candidates)
         elif self.save_top_k != 0:
             path = self._get_metric_interpolated_filepath_name(candidates, trainer, self._unranked)
-            self._replace_unranked(trainer, path)
+            if self.save_top_k > 0:  # where all are kept, none is saved for `last.ckpt` alone
+                self._replace_unranked(trainer, path)
             self._save_checkpoint(trainer, path)
         self._save_last_checkpoint(trainer, candidates)
 

@@ -93,7 +93,8 @@ class ClipDataModule(LoadingDataModule):
                 within an epoch where the split has too few. Null keeps the split's own mixture.
             val_null_fraction: The same share of the validation clips, without repeating any, so that a small
                 validation set still measures both; it acts only where `val_size` is set. Null keeps the mixture.
-            test_null_fraction: Likewise of the clips of each test split, where `test_size` is set.
+            test_null_fraction: Likewise of the clips of each test split, where `test_size` is set; null for Ref-AVS
+                Bench, whose absent targets are a split of their own.
             same_questions: Every epoch asks what the first one asked. Otherwise a benchmark that has several questions
                 about a video asks others in each epoch.
             test_splits: Splits to test or predict on, each with a loader of its own; null takes all of the benchmark's.
@@ -216,7 +217,7 @@ class ClipDataModule(LoadingDataModule):
         for one, split in wanted:
             reader = self.open_split(root, split, one)
             reader = WithoutTruth(reader) if one == "predict" else reader
-            self._drawn[one, split] = reader, self._draw(reader, one)
+            self._drawn[one, split] = reader, self._draw(reader, one, split)
 
     def train_dataloader(self) -> ResumableLoader:
         """Prompts in a new order every epoch; resumes exactly."""
@@ -262,17 +263,21 @@ class ClipDataModule(LoadingDataModule):
     def _splits(self, stage: Stage) -> tuple[str, ...]:
         return {"train": (self.train_split,), "val": (self.val_split,)}.get(stage, self.test_splits)
 
-    def _draw(self, reader: ClipReader, stage: Stage) -> tuple[int, ...]:
+    def _draw(self, reader: ClipReader, stage: Stage, split: str) -> tuple[int, ...]:
         if stage == "train":
-            size, share, setting = self.train_size, self.null_fraction, "data.null_fraction"
             return choose(
-                reader.nulls, size=size, null_fraction=share, seed=self.seed, repeats_nulls=True, setting=setting
+                reader.nulls,
+                size=self.train_size,
+                null_fraction=self.null_fraction,
+                seed=self.seed,
+                repeats_nulls=True,
+                split=split,
             )
         size, share, setting = self.test_size, self.test_null_fraction, "data.test_null_fraction"
         if stage == "val":
             size, share, setting = self.val_size, self.val_null_fraction, "data.val_null_fraction"
         share = None if size is None else share
-        return choose(reader.nulls, size=size, null_fraction=share, seed=HELD_OUT_SEED, setting=setting)
+        return choose(reader.nulls, size=size, null_fraction=share, seed=HELD_OUT_SEED, setting=setting, split=split)
 
     def _clips(self, stage: Stage, split: str, *, copies: int = 1) -> ClipSet:
         if (stage, split) not in self._drawn:

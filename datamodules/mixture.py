@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from datamodules.base import AVSHAPES, ClipDataModule
-from datamodules.errors import ConfigError, DataLayoutError
+from datamodules.errors import ConfigError
 from datamodules.loaders import LoadingDataModule
 from datamodules.mixture_order import MixedClips, MixtureOrder, Share
+from datamodules.mixture_sources import Source, Sources, flags_of_source
 from datamodules.modules import MeViSDataModule, RefAVSDataModule, ReVOSDataModule
 from datamodules.order import ClipLoader, ResumableLoader
 from datamodules.records import Clip, FrameBudget
@@ -33,53 +34,6 @@ MODULES: dict[str, type[ClipDataModule]] = {
 """The data module of every source, by the name of its folder."""
 
 _WITH_NULLS = ("refavs", "revos")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One benchmark of a mixture. What is null stays at the default of the benchmark's own data module.
-
-    Attributes:
-        root: Its folder, or "avshapes" for the generated one; null takes the folder of its name in `data.root`.
-        weight: How often an epoch asks each of its prompts: 1 once, 2 twice, 0.5 half of them, others in every epoch.
-            0 drops the source, whose folder need not be there then.
-        train_size: Most training prompts, drawn once with the seed.
-        null_fraction: Share, 0 to 1, of training prompts whose target is not there.
-        test_size: Most clips of each test split; null takes the `test_size` of the mixture.
-        test_null_fraction: Share, 0 to 1, of these clips whose target is not there.
-        same_questions: Whether every epoch asks what the first one asked.
-        fps: Frames per second that stored frames stand for.
-        clip_frames: Most frames of a training clip, spread evenly.
-        avshapes_sizes: Sizes of the generated benchmark that differ from its defaults, by name.
-    """
-
-    root: str | None = None
-    weight: float = 1.0
-    train_size: int | None = None
-    null_fraction: float | None = None
-    test_size: int | None = None
-    test_null_fraction: float | None = None
-    same_questions: bool | None = None
-    fps: float | None = None
-    clip_frames: int | None = None
-    avshapes_sizes: dict[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Sources:
-    """All benchmarks of the mixture.
-
-    Attributes:
-        refavs: Ref-AVS Bench.
-        revos: ReVOS.
-        mevis: MeViS.
-        refcocog: RefCOCOg pictures.
-    """
-
-    refavs: Source = Source()
-    revos: Source = Source()
-    mevis: Source = Source()
-    refcocog: Source = Source()
 
 
 _SOURCES = Sources()
@@ -199,17 +153,16 @@ class MixtureDataModule(LoadingDataModule):
     def _part(self, name: str, source: Source, shared: Mapping[str, Any]) -> ClipDataModule:
         own = {key: value for key, value in vars(source).items() if key not in ("root", "weight") and value is not None}
         root = source.root or (AVSHAPES if self.root == AVSHAPES else str(Path(self.root) / name))
-        try:
+        with flags_of_source(name):
             return MODULES[name](root, **{**shared, **own})
-        except ConfigError as error:
-            raise ConfigError(f"data.sources.{name}: {error}") from error
 
     def prepare_data(self) -> None:
         """Make the generated benchmarks, where they are wanted; called once per machine."""
         if self.trainer and self.asks_about_video(self.trainer.state.fn):
             return
-        for part in self.parts.values():
-            part.prepare_data()
+        for name, part in self.parts.items():
+            with flags_of_source(name):
+                part.prepare_data()
 
     def setup(self, stage: str) -> None:
         """Check every folder, then open what a stage reads and draw from it.
@@ -231,12 +184,8 @@ class MixtureDataModule(LoadingDataModule):
             if part not in needed:
                 continue
             part.trainer = self.trainer
-            try:
+            with flags_of_source(name):
                 part.setup(stage)
-            except DataLayoutError as error:
-                # The folder of one benchmark has a flag of its own.
-                own = str(error).replace("--data.root", f"--data.sources.{name}.root")
-                raise DataLayoutError(own) from error
 
     def prefetch_with(self, prefetch: Callable[[Clip], object]) -> None:
         """Complete clips of all sources where they are read; see `LoadingDataModule`."""

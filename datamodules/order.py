@@ -27,7 +27,7 @@ from datamodules.errors import ConfigError
 from datamodules.lessons import Lesson
 from datamodules.records import Clip
 from datamodules.serving import FailuresServed, Place, Prompts, Served
-from datamodules.workers import set_up_worker
+from datamodules.workers import set_up_worker, start_method
 
 _log = logging.getLogger(__name__)
 
@@ -225,6 +225,7 @@ class ClipLoader:
             num_workers=self.num_workers,
             collate_fn=list,
             worker_init_fn=set_up_worker,
+            multiprocessing_context=start_method(self.num_workers),
             # A generator of its own: otherwise each epoch draws from, and so changes, the global random state.
             generator=torch.Generator(),
         )

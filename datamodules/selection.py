@@ -20,6 +20,7 @@ def choose(
     seed: int = 0,
     repeats_nulls: bool = False,
     setting: str = "data.null_fraction",
+    split: str = "the split",
 ) -> tuple[int, ...]:
     """Choose positions of a split.
 
@@ -37,6 +38,7 @@ def choose(
         repeats_nulls: Choose null prompts more than once where there are too few of them; otherwise their share is
             smaller then.
         setting: What error messages call the share.
+        split: What they call the split.
 
     Returns:
         Rising positions; repeated ones stand side by side.
@@ -52,8 +54,8 @@ def choose(
     absent = rng.permutation([index for index, is_null in enumerate(nulls) if is_null]).astype(int)
     if null_fraction > 0 and not len(absent):
         raise ConfigError(
-            f"{setting} is {null_fraction}, but none of the {len(nulls)} prompts asks for something that is not there."
-            f" Set --{setting} null."
+            f"{setting} is {null_fraction}, but none of the {len(nulls)} prompts of {split} asks for something that is"
+            f" not there. Set --{setting} null."
         )
     kept, added = _shares(len(present), len(absent), size, null_fraction)
     if repeats_nulls:

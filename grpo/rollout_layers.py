@@ -55,6 +55,12 @@ class ModuleLayer(RolloutLayer):
 
     def __init__(self, layer: Any) -> None:  # noqa: ANN401 (a transformers class without useful types)
         self.layer = layer
+        attention = layer.self_attn
+        self.q: Linear = attention.q_proj
+        self.k: Linear = attention.k_proj
+        self.v: Linear = attention.v_proj
+        self.out: Linear = attention.o_proj
+        self.feed_forward: Linear = layer.mlp
 
     def before_attention(self, hidden: Rows) -> Rows:
         """See `RolloutLayer`."""
@@ -63,19 +69,16 @@ class ModuleLayer(RolloutLayer):
 
     def qkv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
         """See `RolloutLayer`."""
-        return torch.cat([self.layer.self_attn.q_proj(normed), self.kv(normed)], dim=-1)
+        return torch.cat([self.q(normed), self.kv(normed)], dim=-1)
 
     def kv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
         """See `RolloutLayer`."""
-        attention = self.layer.self_attn
-        return torch.cat([attention.k_proj(normed), attention.v_proj(normed)], dim=-1)
+        return torch.cat([self.k(normed), self.v(normed)], dim=-1)
 
     def after_attention(self, hidden: Rows, attended: Float[Tensor, "rows heads"]) -> Rows:
         """See `RolloutLayer`."""
-        hidden = hidden + self.layer.self_attn.o_proj(attended)
-        normed = self.layer.post_attention_layernorm(hidden)
-        output: Tensor = hidden + self.layer.mlp(normed)
-        return output
+        hidden = hidden + self.out(attended)
+        return hidden + self.feed_forward(self.layer.post_attention_layernorm(hidden))
 
 
 class ConvertedLayer(ModuleLayer):
@@ -83,28 +86,10 @@ class ConvertedLayer(ModuleLayer):
 
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:  # noqa: ANN401 (a transformers class without useful types)
         super().__init__(layer)
-        attention, mlp = layer.self_attn, layer.mlp
-        self._q, self._k, self._v, self._out = (
-            _converted(projection, dtype)
-            for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
-        )
-        self._gate, self._up, self._down = (
-            _converted(projection, dtype) for projection in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-        )
-
-    def qkv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
-        """See `RolloutLayer`."""
-        return torch.cat([self._q(normed), self.kv(normed)], dim=-1)
-
-    def kv(self, normed: Rows) -> Float[Tensor, "rows heads"]:
-        """See `RolloutLayer`."""
-        return torch.cat([self._k(normed), self._v(normed)], dim=-1)
-
-    def after_attention(self, hidden: Rows, attended: Float[Tensor, "rows heads"]) -> Rows:
-        """See `RolloutLayer`."""
-        hidden = hidden + self._out(attended)
-        normed = self.layer.post_attention_layernorm(hidden)
-        return hidden + self._down(self.layer.mlp.act_fn(self._gate(normed)) * self._up(normed))
+        self.q, self.k, self.v, self.out = (_converted(module, dtype) for module in (self.q, self.k, self.v, self.out))
+        mlp = layer.mlp
+        gate, up, down = (_converted(module, dtype) for module in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        self.feed_forward = lambda normed: down(mlp.act_fn(gate(normed)) * up(normed))
 
 
 class VisitedLayer(ModuleLayer):
@@ -171,7 +156,7 @@ def _joined(*projections: nn.Module) -> Linear:
 
 
 def _with_adapter(projection: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401 (nn.Linear, or peft's wrapper)
-    base = projection.get_base_layer() if isinstance(projection, LoraLayer) else projection
+    base = _base(projection)
     weight: Tensor = base.weight
     for name in _active(projection):
         weight = weight + projection.get_delta_weight(name)
@@ -180,7 +165,7 @@ def _with_adapter(projection: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN
 
 def _converted(projection: Any, dtype: torch.dtype) -> Linear:  # noqa: ANN401 (nn.Linear, or peft's wrapper)
     """What the projection computes in mixed precision, with its adapter converted here and now."""
-    base: Linear = projection.get_base_layer() if isinstance(projection, LoraLayer) else projection
+    base: Linear = _base(projection)
     adapters = [
         (projection.lora_A[name].weight.to(dtype), projection.lora_B[name].weight.to(dtype), projection.scaling[name])
         for name in _active(projection)
@@ -193,6 +178,11 @@ def _converted(projection: Any, dtype: torch.dtype) -> Linear:  # noqa: ANN401 (
         return output
 
     return linear
+
+
+def _base(projection: Any) -> Any:  # noqa: ANN401 (nn.Linear, or peft's wrapper)
+    """The layer that adapters act beside."""
+    return projection.get_base_layer() if isinstance(projection, LoraLayer) else projection
 
 
 def _active(projection: Any) -> list[str]:  # noqa: ANN401 (nn.Linear, or peft's wrapper)

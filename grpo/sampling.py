@@ -110,8 +110,7 @@ def _drawn(
     ids = (logprobs + noise).argmax(dim=-1)
     if top_p == 1:
         return ids
-    # Negated, so that a row of what is no number is sorted as well.
-    rows = (~(_mass_before(logprobs, ids) < top_p - _SUM_ERROR)).nonzero().squeeze(1)
+    rows = (_mass_before(logprobs, ids) >= top_p - _SUM_ERROR).nonzero().squeeze(1)
     if len(rows):
         ids[rows] = (nucleus(logprobs[rows], top_p) + noise[rows]).argmax(dim=-1)
     return ids

@@ -23,7 +23,8 @@ class EvaluationSettings:
     """How held-out clips are answered and what is kept of it.
 
     Attributes:
-        max_new_tokens: Longest answer in tokens; None takes the one of training.
+        max_new_tokens: Longest answer in tokens; None takes `model.sampling.max_new_tokens`, or 192 in supervised
+            training, which samples nothing.
         segment: Run System 2 to the end and score masks; without it System 2 runs as far as a weighted reward needs.
         keep_rollouts: How many answers per process are kept with their boxes and masks, for pictures.
     """

@@ -41,7 +41,7 @@ from grpo.settings import GRPOSettings
 from grpo.stats import LossStats, loss_metrics
 from grpo.update import MicroBatch, PromptGroup, cut, micro_batch_loss, reference_logprobs, worth_training
 from lightning_modules.evaluation import EvaluationSettings
-from lightning_modules.optim import Schedule, check_precision, clip_gradients, gradient_sync
+from lightning_modules.optim import Schedule, clip_gradients, gradient_sync, refuse_half_adapter, refuse_scaling
 from lightning_modules.records import GroupRecord
 from lightning_modules.step_table import StepTable
 from lightning_modules.two_system_module import TwoSystemModule
@@ -123,7 +123,8 @@ class GRPOModule(TwoSystemModule):
                 "rewards: expected at least one reward with a weight other than 0, found none. "
                 "Name one, as in --rewards.format FormatReward."
             )
-        check_precision(str(self.trainer.precision))
+        refuse_scaling(str(self.trainer.precision))
+        refuse_half_adapter(str(self.trainer.precision))
 
     def training_step(self, batch: list[Clip], batch_idx: int) -> None:
         """One rollout of every clip in the batch, and the updates on it.

@@ -67,20 +67,31 @@ class Schedule:
         return 1 - (1 - self.floor) * fall
 
 
-def check_precision(precision: str) -> None:
-    """Refuse precisions in which the adapter cannot be trained.
+def refuse_scaling(precision: str) -> None:
+    """Refuse the precision that manual optimization cannot train in.
 
     Args:
         precision: The trainer's, as Lightning spells it.
 
     Raises:
-        ConfigError: Gradients would be scaled behind the clipping's back, or the adapter would be kept in 16 bits.
+        ConfigError: Gradients would be scaled behind the clipping's back.
     """
     if precision == "16-mixed":
         raise ConfigError(
             "trainer.precision is 16-mixed, whose gradient scaling does not go with several updates per rollout. "
             "Set --trainer.precision bf16-mixed."
         )
+
+
+def refuse_half_adapter(precision: str) -> None:
+    """Refuse precisions in which an adapter cannot be trained, whatever trains it.
+
+    Args:
+        precision: The trainer's, as Lightning spells it.
+
+    Raises:
+        ConfigError: The adapter would be kept in 16 bits, in which 0.05 + 0.0001 is 0.05.
+    """
     if precision in ("16-true", "bf16-true"):
         raise ConfigError(
             f"trainer.precision is {precision}, which keeps the adapter in 16 bits and rounds its small updates away. "

@@ -23,7 +23,7 @@ from datamodules.records import Clip
 from lightning_modules.answers import answers_in_rows, answers_with_marks
 from lightning_modules.evaluation import EvaluationSettings
 from lightning_modules.lesson_scores import LessonScores
-from lightning_modules.optim import Schedule, planned_updates
+from lightning_modules.optim import Schedule, planned_updates, refuse_half_adapter
 from lightning_modules.sharded_strategy import ShardedStrategy
 from lightning_modules.two_system_module import TwoSystemModule
 from models.grounder import Grounder
@@ -37,6 +37,9 @@ from models.tiny.optimizer import MuonAdamW, split_matrices
 from rewards.base import Reward
 
 _EVALUATION = EvaluationSettings()
+
+_ANSWER_TOKENS = 192
+"""Longest held-out answer where `evaluation` names none: nothing is sampled in training that it could follow."""
 
 
 class SFTModule(TwoSystemModule):
@@ -54,7 +57,6 @@ class SFTModule(TwoSystemModule):
         propagator: Propagator | None = None,
         rewards: dict[str, Reward | None] | None = None,
         evaluation: EvaluationSettings = _EVALUATION,
-        max_new_tokens: int = 192,
         train: Literal["adapter", "language", "all"] = "adapter",
         learning_rate: float = 3e-4,
         matrix_learning_rate: float = 0.0,
@@ -74,7 +76,6 @@ class SFTModule(TwoSystemModule):
             propagator: System 2's masks; frozen. None likewise.
             rewards: Reward terms by name, computed for held-out answers and never trained on.
             evaluation: How held-out clips are answered and what is kept of it.
-            max_new_tokens: Longest held-out answer in tokens, unless `evaluation` says otherwise.
             train: "adapter" trains the LoRA adapter, "language" the language model itself, "all" the towers as well.
             learning_rate: Peak learning rate of AdamW; warmed up, held, then decayed linearly to 3 %.
             matrix_learning_rate: Peak learning rate of Muon for the hidden matrices, on the same schedule; 0 leaves
@@ -105,7 +106,7 @@ class SFTModule(TwoSystemModule):
             optimizer=torch.optim.AdamW,
             schedule=Schedule(total_steps=steps),
             evaluation=evaluation,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=_ANSWER_TOKENS,
         )
         self.train_what = train
         self.learning_rate = learning_rate
@@ -129,15 +130,20 @@ class SFTModule(TwoSystemModule):
         """Refuse, before any weights are read, what cannot be trained.
 
         Raises:
-            ConfigError: The base or marks are trained on a base that is spread, or with activations computed again.
+            ConfigError: The base or marks are trained on a base that is spread, or with activations computed again; or
+                the precision is not one to train an adapter in.
         """
+        if stage != "fit":
+            return
         is_sparing = self.reasoner.gradient_checkpointing or isinstance(self.trainer.strategy, ShardedStrategy)
-        if stage == "fit" and is_sparing and not self._learns_in_rows:
+        if is_sparing and not self._learns_in_rows:
             raise ConfigError(
                 "model.reasoner.gradient_checkpointing and --trainer.strategy fsdp save memory where an adapter alone "
                 f"is trained; found model.train {self.train_what} and model.mark_weight {self.mark_weight}. Set "
                 "--model.train adapter --model.mark_weight 0, or neither of the two."
             )
+        if self.train_what == "adapter":
+            refuse_half_adapter(str(self.trainer.precision))
 
     def configure_model(self) -> None:
         """Load the weights and decide what is trained."""

@@ -11,7 +11,7 @@ from datamodules.avshapes.lesson_stream import LessonStream
 from datamodules.avshapes.perception import PerceptionBatch, PerceptionStream
 from datamodules.avshapes.world import World
 from datamodules.lessons import Lesson
-from datamodules.workers import set_up_worker
+from datamodules.workers import set_up_worker, start_method
 
 _Batch = TypeVar("_Batch")
 
@@ -123,4 +123,11 @@ class LessonData(L.LightningDataModule):
 
 def _as_is(stream: IterableDataset[_Batch], workers: int) -> DataLoader[_Batch]:
     """A loader that hands over whole batches as the stream makes them, in its order."""
-    return DataLoader(stream, batch_size=None, collate_fn=None, num_workers=workers, worker_init_fn=set_up_worker)
+    return DataLoader(
+        stream,
+        batch_size=None,
+        collate_fn=None,
+        num_workers=workers,
+        worker_init_fn=set_up_worker,
+        multiprocessing_context=start_method(workers),
+    )

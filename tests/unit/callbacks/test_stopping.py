@@ -133,6 +133,14 @@ def test_stops_and_ends_leave_one_checkpoint_beside_the_best(tmp_path, monitor: 
         assert {path.name for path in tmp_path.iterdir()} == best | {"last.ckpt", f"step={step}.ckpt"}
 
 
+def test_where_all_are_kept_what_a_stop_saved_is_kept_too(tmp_path) -> None:
+    with pytest.raises(SIGTERMException):
+        fit(Net(interrupt_at=5), tmp_path, monitor="score", save_top_k=-1)
+    fit(Net(), tmp_path, resume=True, monitor="score", save_top_k=-1)
+    kept = {f"step={step}.ckpt" for step in (4, 6, 8, 10)}
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"last.ckpt"}
+
+
 def test_a_stop_leaves_the_best_alone_where_names_do_not_tell_steps_apart(tmp_path) -> None:
     with pytest.raises(SIGTERMException):
         fit(Net(interrupt_at=5), tmp_path, monitor="score", filename="best")

@@ -14,7 +14,8 @@ from mevis_tree import write_mevis
 from refcocog_tree import row, rows, write_refcocog
 
 from datamodules.errors import ConfigError, DataLayoutError
-from datamodules.mixture import MixtureDataModule, Source, Sources
+from datamodules.mixture import MixtureDataModule
+from datamodules.mixture_sources import Source, Sources
 
 
 @pytest.fixture
@@ -131,8 +132,6 @@ def test_a_source_may_have_a_test_size_of_its_own(root):
     assert [clip.is_null for clip in tested if clip.task == "revos"] == [True]
     assert Counter(clip.task for clip in tested) == {"refavs": 4, "revos": 1, "mevis": 2}
     assert [part.same_questions for part in data.parts.values()] == [False, True, False]
-    with pytest.raises(ConfigError, match=r"data\.sources\.revos: data\.test_null_fraction is 2\.0"):
-        MixtureDataModule(sources=Sources(revos=Source(test_null_fraction=2.0)))
 
 
 def test_a_broken_clip_is_replaced_within_its_benchmark(root):
@@ -149,13 +148,39 @@ def test_a_broken_clip_is_replaced_within_its_benchmark(root):
     [
         ({"sources": only()}, "every source of the mixture has weight 0"),
         ({"sources": only(mevis=-1.0)}, r"data\.sources\.mevis\.weight is -1\.0"),
-        ({"sources": Sources(revos=Source(fps=0.0))}, r"data\.sources\.revos: data\.fps is 0\.0"),
+        (
+            {"sources": Sources(revos=Source(fps=0.0, test_null_fraction=2.0))},
+            r"^data\.sources\.revos\.test_null_fraction is 2\.0; .*--data\.sources\.revos\.test_null_fraction to .*\n"
+            r"data\.sources\.revos\.fps is 0\.0; .* Set --data\.sources\.revos\.fps 1\.$",
+        ),
         ({"prompts_per_step": 0, "fps": -1.0}, r"data\.prompts_per_step is 0; .*\n.*data\.fps is -1\.0"),
     ],
 )
 def test_what_cannot_work_is_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         MixtureDataModule(**settings)
+
+
+def test_what_a_source_cannot_give_is_named_with_its_own_flag(root):
+    """Null clips of RefAVS are a split of their own; the share that all sources validate with is one flag."""
+    sources = Sources(refavs=Source(test_size=2, test_null_fraction=0.5))
+    flag = r"data\.sources\.refavs\.test_null_fraction"
+    with pytest.raises(
+        ConfigError, match=rf"^{flag} is 0\.5, but none of the \d+ prompts of test_s .*--{flag} null\.$"
+    ):
+        mixture(root, "test", sources=sources)
+    shared = (
+        r"^data\.sources\.revos: data\.val_null_fraction is 0\.5, .* of train .* Set --data\.val_null_fraction null\.$"
+    )
+    with pytest.raises(ConfigError, match=shared):
+        mixture(root, sources=only(revos=1.0), val_null_fraction=0.5)
+
+
+def test_generated_sizes_that_cannot_be_written_are_named_with_their_source(tmp_path):
+    sources = Sources(**{**vars(only()), "mevis": Source(avshapes_sizes={"no": 1})})
+    data = MixtureDataModule(sources=sources, avshapes_cache=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"^data\.sources\.mevis: .*AVShapes settings"):
+        data.prepare_data()
 
 
 def test_a_video_file_needs_no_benchmark(tmp_path):

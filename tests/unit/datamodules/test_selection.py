@@ -72,7 +72,8 @@ def test_without_repeating_there_are_fewer_null_prompts():
 @given(
     st.lists(st.booleans(), min_size=1, max_size=60),
     st.none() | st.integers(1, 80),
-    st.none() | st.floats(0, 1),
+    # A share just below 1 asks for more repeats than fit into memory.
+    st.none() | st.floats(0, 0.99) | st.just(1.0),
     st.booleans(),
 )
 def test_every_choice_is_sorted_within_range_and_within_size(nulls, size, share, repeats):

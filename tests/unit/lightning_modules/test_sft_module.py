@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from datamodules.errors import ConfigError
 from datamodules.lessons import Demonstration, Lesson, Turn, lesson_from_labels
 from lightning_modules.answers import answers_in_rows, answers_with_marks
+from lightning_modules.evaluation import EvaluationSettings
 from lightning_modules.sft_module import SFTModule
 from lightning_modules.sharded_strategy import ShardedStrategy
 from models.plan import parse_plan
@@ -128,7 +129,7 @@ def test_held_out_clips_go_through_both_systems(make_reasoner, make_clip):
         grounder=FixedGrounder(),
         propagator=BoxPropagator(),
         rewards={"low": LowTokens()},
-        max_new_tokens=4,
+        evaluation=EvaluationSettings(max_new_tokens=4),
     )
     data = Fixed([lesson_from_labels(clip, keyframes=2) for clip in clips], 1)
     data.val_dataloader = lambda: loader(clips)
@@ -148,9 +149,15 @@ def test_the_schedule_needs_an_end(make_reasoner):
 
 
 def test_answering_clips_takes_system_2(make_reasoner, make_clip):
-    module = SFTModule(make_reasoner(), max_new_tokens=2)
+    module = SFTModule(make_reasoner(), evaluation=EvaluationSettings(max_new_tokens=2))
     with pytest.raises(ConfigError, match=r"Set --model\.grounder and --model\.propagator"):
         trainer_of(limit_val_batches=1.0).validate(module, loader([make_clip()]), verbose=False)
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, 192), (7, 7)])
+def test_held_out_answers_are_as_long_as_asked(make_reasoner, asked, found):
+    module = SFTModule(make_reasoner(), evaluation=EvaluationSettings(max_new_tokens=asked))
+    assert module.greedy.max_new_tokens == found
 
 
 def test_the_loss_is_the_mean_over_answer_tokens(make_reasoner, make_clip):
@@ -215,6 +222,15 @@ def test_an_adapter_is_trained_in_the_precision_of_the_trainer(make_reasoner, ma
         trainer = trainer_of(max_steps=1, precision=precision)
         trainer.fit(Watching(make_reasoner()), Fixed([lesson(make_clip(), ("is it red", "yes", "color"))], 1))
     assert seen == [False, True]
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_an_adapter_in_16_bits_is_not_trained(make_reasoner, precision):
+    module = SFTModule(make_reasoner())
+    module.trainer = trainer_of(precision=precision)
+    with pytest.raises(ConfigError, match=rf"precision is {precision}, .*--trainer\.precision bf16-mixed"):
+        module.setup("fit")
+    module.setup("validate")
 
 
 def test_rates_warm_up_hold_and_fall(make_reasoner):

@@ -31,24 +31,39 @@ def check_predictions(predictions: Path, videos: Sequence[str], *, benchmark: st
     Raises:
         DataLayoutError: There is no such folder, or nothing in it fits; says what was found and what it looks like.
     """
+    if not any((predictions / video).is_dir() for video in videos):
+        raise DataLayoutError(lacks_all(predictions, videos, benchmark=benchmark))
+    expected = {Path(video).parts[0] for video in videos}
+    return tuple(name for name in _names(predictions) if name not in expected)
+
+
+def lacks_all(predictions: Path, videos: Sequence[str], *, benchmark: str) -> str:
+    """Say of a folder without a video of a benchmark what was expected and found, and what to do, in some lines.
+
+    Args:
+        predictions: The folder; it need not be there.
+        videos: Names of the benchmark's videos, as for `check_predictions`; at least one.
+        benchmark: What the command line calls the benchmark.
+    """
     if not predictions.is_dir():
-        raise DataLayoutError(f"--predictions: there is no folder {predictions}.")
-    names = sorted(path.name for path in predictions.iterdir())
-    if any((predictions / video).is_dir() for video in videos):
-        expected = {Path(video).parts[0] for video in videos}
-        return tuple(name for name in names if name not in expected)
+        return f"--predictions: there is no folder {predictions}."
+    names = _names(predictions)
     lines = [
         f"--predictions: {predictions} holds no folder of any of the {len(videos)} videos of {benchmark};"
         f" expected for example {videos[0]}/.",
         f"Found: {some(names) or 'an empty folder'}",
         *_hints(predictions, names, videos, benchmark),
     ]
-    raise DataLayoutError("\n".join(lines))
+    return "\n".join(lines)
 
 
 def some(names: Sequence[str]) -> str:
     """Names for a message; a long list is cut."""
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def _hints(predictions: Path, names: Sequence[str], videos: Sequence[str], benchmark: str) -> list[str]:

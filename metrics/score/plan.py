@@ -17,7 +17,7 @@ from datamodules.revos_meta import Video
 from datamodules.tree import Tree
 from metrics.score.answers import Answer
 from metrics.score.clips import ClipJob, answer_folders, other_names, score_row
-from metrics.score.folder import check_predictions, some
+from metrics.score.folder import check_predictions, lacks_all, some
 from metrics.score.videos import VideoJob, score_expression
 
 Benchmark = Literal["refavs", "revos", "mevis"]
@@ -81,7 +81,7 @@ def _plan_refavs(root: Path, predictions: Path, splits: Sequence[str]) -> Plan:
     }
     others = {split: other_names(predictions, places[split], rows[split]) for split in rows if split not in given}
     if not given:
-        _refuse_clips(predictions, places, rows, others)
+        raise DataLayoutError(_no_clips(predictions, places, rows, others))
     chosen = tuple(split for split in rows if split in given or split in splits)
     remarks = [
         f"no predictions for {split}: it was left out{'; ' if text else ''}{text}"
@@ -108,19 +108,20 @@ def _clip_rows(base: Path, splits: Sequence[str]) -> dict[str, list[Row]]:
     return {split: found for split, found in rows.items() if split in wanted}
 
 
-def _refuse_clips(
+def _no_clips(
     predictions: Path, places: Mapping[str, Path], rows: Mapping[str, Sequence[Row]], others: Mapping[str, str]
-) -> None:
-    """Say what a folder without a single prediction holds: clips with other names inside, or none of the clips."""
+) -> str:
+    """What a folder without a single prediction holds: clips with other names inside, or none of the clips anywhere."""
     text = next((text for text in others.values() if text), "")
     if text:
-        raise DataLayoutError(
+        return (
             f"--predictions: {predictions} holds folders of clips of refavs, but none of any expression;"
             f" {text}.\nName the folders by row, category and number, as docs/evaluation.md says."
         )
-    for place in places.values():
-        clips = dict.fromkeys(row.folder for split in rows if places[split] == place for row in rows[split])
-        check_predictions(place, list(clips), benchmark="refavs")
+    clips = defaultdict[Path, dict[str, None]](dict)
+    for split, place in places.items():
+        clips[place] |= dict.fromkeys(row.folder for row in rows[split])
+    return "\n".join(lacks_all(place, list(names), benchmark="refavs") for place, names in clips.items())
 
 
 def _shared_folders(rows: Sequence[Row], places: Mapping[str, Path]) -> list[str]:

@@ -1,5 +1,6 @@
 """The scorer on prediction folders of Ref-AVS."""
 
+import re
 import shutil
 
 import numpy as np
@@ -179,6 +180,16 @@ def test_a_folder_of_another_benchmark_is_refused(refavs, tmp_path):
     (tmp_path / "others" / "0ab4afe7fb46").mkdir(parents=True)
     with pytest.raises(DataLayoutError, match="These look like predictions for mevis"):
         run(refavs[0], tmp_path / "others")
+
+
+def test_folders_of_splits_without_any_clip_are_all_named(refavs, tmp_path):
+    """Those of the table's splits that there are, and the folder above for the splits that have none."""
+    for name in ("test_s", "test_u"):
+        (tmp_path / "parted" / name).mkdir(parents=True)
+    with pytest.raises(DataLayoutError) as caught:
+        run(refavs[0], tmp_path / "parted")
+    for folder, found in (("parted/test_s", "an empty folder"), ("parted/test_u", "an empty folder")):
+        assert re.search(rf"--predictions: \S*{folder} holds no folder of .*\nFound: {found}\n", str(caught.value))
 
 
 @pytest.mark.parametrize("splits", [[], ["--splits", "test_s", "--invalid", "worst"]])

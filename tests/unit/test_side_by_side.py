@@ -139,10 +139,12 @@ time.sleep(60)
 """A command that takes a while to end."""
 
 RUNS = """
-import sys
+import signal, sys
 from pathlib import Path
 import side_by_side as side
 
+# Programs that a shell has put in the background inherit that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 side.ROOT, folder = Path(sys.argv[1]), Path(sys.argv[2])
 jobs = [side.Job(name, (), None, ()) for name in ("one", "two", "three")]
 side.run_jobs(jobs, folder, processes=int(sys.argv[3]))

@@ -65,8 +65,8 @@ def test_the_training_process_can_end_its_workers(loader):
 
 
 def exit_code(training, *arguments):
-    """What a function ends with as a process with a group of its own, none of which is left behind."""
-    process = get_context("fork").Process(target=training, args=arguments)
+    """What a function ends with as a new process with a group of its own, none of which is left behind."""
+    process = get_context("spawn").Process(target=training, args=arguments)
     process.start()
     try:
         process.join(timeout=200)

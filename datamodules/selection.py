@@ -44,7 +44,7 @@ def choose(
         Rising positions; repeated ones stand side by side.
 
     Raises:
-        ConfigError: Null prompts were asked for and there are none.
+        ConfigError: Prompts of one kind were asked for, null or not, and there are none.
     """
     rng = np.random.default_rng(seed)
     if null_fraction is None:
@@ -56,6 +56,11 @@ def choose(
         raise ConfigError(
             f"{setting} is {null_fraction}, but none of the {len(nulls)} prompts of {split} asks for something that is"
             f" not there. Set --{setting} null."
+        )
+    if null_fraction < 1 and not len(present):
+        raise ConfigError(
+            f"{setting} is {null_fraction}, but all of the {len(nulls)} prompts of {split} ask for something that is"
+            f" not there, so none would be chosen. Set --{setting} null."
         )
     kept, added = _shares(len(present), len(absent), size, null_fraction)
     if repeats_nulls:

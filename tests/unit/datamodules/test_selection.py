@@ -77,7 +77,7 @@ def test_without_repeating_there_are_fewer_null_prompts():
     st.booleans(),
 )
 def test_every_choice_is_sorted_within_range_and_within_size(nulls, size, share, repeats):
-    if share is not None and share > 0 and not any(nulls):
+    if share is not None and ((share > 0 and not any(nulls)) or (share < 1 and all(nulls))):
         return
     chosen = choose(nulls, size=size, null_fraction=share, repeats_nulls=repeats)
 
@@ -91,3 +91,11 @@ def test_null_prompts_that_do_not_exist_cannot_be_asked_for():
     with pytest.raises(ConfigError, match=r"data\.val_null_fraction is 0\.2, but none of the 3 .*null_fraction null"):
         choose([False] * 3, size=None, null_fraction=0.2, setting="data.val_null_fraction")
     assert choose([False] * 3, size=None, null_fraction=0.0) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_split_of_null_prompts_alone_is_not_emptied_silently(share):
+    expected = rf"data\.test_null_fraction is {share}, but all of the 3 prompts of test_n .*test_null_fraction null"
+    with pytest.raises(ConfigError, match=expected):
+        choose([True] * 3, size=2, null_fraction=share, setting="data.test_null_fraction", split="test_n")
+    assert len(choose([True] * 3, size=2, null_fraction=1.0)) == 2

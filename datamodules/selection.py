@@ -11,6 +11,9 @@ from datamodules.errors import ConfigError
 HELD_OUT_SEED = 0
 """Validation and test clips are drawn with this seed in every run, so that runs are compared on the same clips."""
 
+_MOST_NULLS = 10_000_000
+"""More null prompts than any epoch has; a share just below 1 asks for more than fit into memory."""
+
 
 def choose(
     nulls: Sequence[bool],
@@ -44,7 +47,8 @@ def choose(
         Rising positions; repeated ones stand side by side.
 
     Raises:
-        ConfigError: Prompts of one kind were asked for, null or not, and there are none.
+        ConfigError: Prompts of one kind were asked for, null or not, and there are none; or
+            more null prompts than an epoch can have.
     """
     rng = np.random.default_rng(seed)
     if null_fraction is None:
@@ -63,6 +67,12 @@ def choose(
             f" not there, so none would be chosen. Set --{setting} null."
         )
     kept, added = _shares(len(present), len(absent), size, null_fraction)
+    if repeats_nulls and added > _MOST_NULLS:
+        raise ConfigError(
+            f"{setting} is {null_fraction}: beside the {len(present)} prompts of {split} whose target is there, that"
+            f" takes {added} null prompts. Lower --{setting}, limit --data.train_size, or set --{setting} 1 for null"
+            " prompts only."
+        )
     if repeats_nulls:
         absent = np.resize(absent, added)
     return tuple(sorted([*present[:kept].tolist(), *absent[:added].tolist()]))

@@ -72,7 +72,7 @@ def test_without_repeating_there_are_fewer_null_prompts():
 @given(
     st.lists(st.booleans(), min_size=1, max_size=60),
     st.none() | st.integers(1, 80),
-    # A share just below 1 asks for more repeats than fit into memory.
+    # A share just below 1 is refused; see below.
     st.none() | st.floats(0, 0.99) | st.just(1.0),
     st.booleans(),
 )
@@ -85,6 +85,11 @@ def test_every_choice_is_sorted_within_range_and_within_size(nulls, size, share,
     assert all(0 <= index < len(nulls) for index in chosen)
     assert size is None or len(chosen) <= size
     assert repeats or len(set(chosen)) == len(chosen)
+
+
+def test_more_null_prompts_than_an_epoch_can_have_are_refused():
+    with pytest.raises(ConfigError, match=r"data\.null_fraction is 0\.9999999999999999: .*--data\.train_size"):
+        choose(MIXED, size=None, null_fraction=0.9999999999999999, repeats_nulls=True)
 
 
 def test_null_prompts_that_do_not_exist_cannot_be_asked_for():

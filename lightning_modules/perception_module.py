@@ -105,8 +105,9 @@ class PerceptionModule(L.LightningModule):
         self.log_dict({f"loss/{name}": value for name, value in losses.items()}, prog_bar=True, batch_size=1)
         return losses["seen"] + losses["heard"]
 
-    def validation_step(self, batch: PerceptionBatch, _: int) -> None:
-        """F1 of every word over tokens whose label is certain."""
+    def validation_step(self, batch: PerceptionBatch, _: int, dataloader_idx: int = 0) -> None:
+        """F1 of every word over tokens whose label is certain; scenes with unseen pairs are measured apart."""
+        part = "val/unseen_pairs" if dataloader_idx else "val"
         for labels, known, words, tokens in (
             (batch.seen, batch.seen_known, SEEN_WORDS, self.see(batch)),
             (batch.heard, batch.heard_known, HEARD_WORDS, self.hear(batch)),
@@ -116,8 +117,9 @@ class PerceptionModule(L.LightningModule):
             hit = (logits > 0) & sure
             f1 = 2 * (hit & truth).sum(0) / (hit.sum(0) + (truth & sure).sum(0)).clamp(min=1)
             name = "seen" if words is SEEN_WORDS else "heard"
-            scores = {f"val/{name}/{word}": value for word, value in zip(words, f1, strict=True)}
-            self.log_dict({**scores, f"val/{name}": f1.mean()}, batch_size=len(labels))
+            scores = {f"{part}/{name}/{word}": value for word, value in zip(words, f1, strict=True)}
+            scores[f"{part}/{name}"] = f1.mean()
+            self.log_dict(scores, batch_size=len(labels), add_dataloader_idx=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Muon for hidden matrices, AdamW for the rest."""

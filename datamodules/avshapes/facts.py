@@ -122,15 +122,23 @@ def absent_motion_facts(scene: Scene) -> list[Fact]:
     return facts
 
 
+def possible_looks(scene: Scene) -> list[tuple[str, str]]:
+    """(color, shape) of everything that may be there: held-out looks only where a look or a tone is held out.
+
+    Asked about anywhere else, they would only ever be absent, and it would be learned that they do not exist.
+    """
+    left_out = frozenset() if any(thing.is_held_out for thing in scene.things) else UNSEEN_LOOKS
+    return [(color, shape) for color in COLORS for shape in SHAPES if (color, shape) not in left_out]
+
+
 def absent_looks_facts(scene: Scene) -> list[Fact]:
-    """Seen looks that no thing has: every pair, shape and color of which nothing is there."""
+    """Possible looks that no thing has: every pair, shape and color of which nothing is there."""
     present = {(thing.color, thing.shape) for thing in scene.things}
     colors, shapes = {color for color, _ in present}, {shape for _, shape in present}
     facts = [
         Fact("looks", "full", (), color, shape)
-        for color in COLORS
-        for shape in SHAPES
-        if (color, shape) not in present and (color, shape) not in UNSEEN_LOOKS
+        for color, shape in possible_looks(scene)
+        if (color, shape) not in present
     ]
     facts += [Fact("looks", "shape", (), shape=shape) for shape in SHAPES if shape not in shapes]
     return facts + [Fact("looks", "color", (), color=color) for color in COLORS if color not in colors]

@@ -76,6 +76,8 @@ class LessonStream(IterableDataset[list[Lesson]]):
         glance_side: Side of the frames in pixels.
         cells: Visual tokens per frame side; 0 leaves the marks out, and draws frames only when they are read.
         benchmarks: Which kinds of clips take turns: refavs, revos.
+        unseen_share: Share of the scenes that hold a look or a tone of the benchmark's unseen split. They are asked
+            about, and never demonstrated.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         glance_side: int = 112,
         cells: int = 4,
         benchmarks: Sequence[str] = ("refavs", "revos"),
+        unseen_share: float = 0.0,
     ) -> None:
         self.seed, self.clips, self.steps = seed, clips, steps
         self.worlds = {
@@ -105,6 +108,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         self.budget = FrameBudget(world.frames, glance_side**2, world.size**2)
         self.cells = cells
         self.benchmarks = tuple(benchmarks)
+        self.unseen_share = unseen_share
 
     def __len__(self) -> int:
         return self.steps
@@ -117,7 +121,8 @@ class LessonStream(IterableDataset[list[Lesson]]):
         """One lesson; the same for the same step and index."""
         benchmark = self.benchmarks[(step * self.clips + index) % len(self.benchmarks)]
         rng = np.random.default_rng((self.seed, step, index))
-        scene = sample_scene((self.seed, step, index), self.worlds[benchmark])
+        unseen = bool(rng.random() < self.unseen_share)
+        scene = sample_scene((self.seed, step, index), self.worlds[benchmark], unseen=unseen)
         heard: tuple[Thing, ...] = ()
         audio = None
         if benchmark == "refavs":
@@ -152,7 +157,7 @@ class LessonStream(IterableDataset[list[Lesson]]):
         turns = kept + [turn for expression in chosen for turn in expression_questions(scene, expression)]
         shown = [
             demonstrate(scene, expression, rng, noticed_absence=self.noticed_absence)
-            for expression in chosen[: self.demonstrations]
+            for expression in chosen[: 0 if unseen else self.demonstrations]
         ]
         return Lesson(clip, tuple(turns), tuple(shown), marks)
 

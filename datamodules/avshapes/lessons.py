@@ -16,6 +16,7 @@ import numpy as np
 
 from datamodules.avshapes.descriptions import group_words
 from datamodules.avshapes.expressions import Expression
+from datamodules.avshapes.facts import possible_looks
 from datamodules.avshapes.perception import LOUDNESS_WORDS, PITCH_WORDS
 from datamodules.avshapes.scene import COLORS, SHAPES, Scene, Thing
 from datamodules.lessons import Demonstration, Turn
@@ -121,7 +122,8 @@ def _seen_questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     things, fps = scene.things, scene.world.fps
     names = {thing.name for thing in things}
     shapes, colors = {thing.shape for thing in things}, {thing.color for thing in things}
-    pair = _half_present(sorted(names), [f"{c} {s}" for c in COLORS for s in SHAPES], rng, near=_one_word_shared(names))
+    looks = [f"{color} {shape}" for color, shape in possible_looks(scene)]
+    pair = _half_present(sorted(names), looks, rng, near=_one_word_shared(names))
     shape = _half_present(sorted(shapes), SHAPES, rng)
     color = _half_present(sorted(colors), COLORS, rng)
     turns = [

@@ -73,14 +73,26 @@ class PerceptionStream(IterableDataset[PerceptionBatch]):
         cells: Visual tokens per frame side.
         tokens: Sound tokens per clip.
         steps: Batches until the stream ends.
-        world: The dials; shapes may repeat in every second scene whatever it says.
+        world: The dials.
+        unseen_share: Share of the scenes that hold a look or a tone of the benchmark's unseen split.
     """
 
     def __init__(
-        self, *, seed: int, pairs: int, clips: int, side: int, cells: int, tokens: int, steps: int, world: World
+        self,
+        *,
+        seed: int,
+        pairs: int,
+        clips: int,
+        side: int,
+        cells: int,
+        tokens: int,
+        steps: int,
+        world: World,
+        unseen_share: float = 0.0,
     ) -> None:
         self.seed, self.pairs, self.clips, self.side = seed, pairs, clips, side
         self.cells, self.tokens, self.steps, self.world = cells, tokens, steps, world
+        self.unseen_share = unseen_share
 
     def __len__(self) -> int:
         return self.steps
@@ -95,7 +107,8 @@ class PerceptionStream(IterableDataset[PerceptionBatch]):
         frames, seen, known = [], [], []
         sounds, heard, heard_known = [], [], []
         for index in range(self.pairs):
-            scene = sample_scene((self.seed, step, index), self.world)
+            unseen = bool(rng.random() < self.unseen_share)
+            scene = sample_scene((self.seed, step, index), self.world, unseen=unseen)
             first = 2 * int(rng.integers(self.world.frames // 2))
             pair, masks = render_frames(scene, frames=[first, first + 1], size=self.side)
             frames.append(pair)

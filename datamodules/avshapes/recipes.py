@@ -1,4 +1,8 @@
-"""Data modules of the recipes that make the tiny reasoner: freshly drawn scenes, no files."""
+"""Data modules of the recipes that make the tiny reasoner: freshly drawn scenes, no files.
+
+With `unseen_share` all of the world is taught, the looks and tones of the benchmark's unseen split too: a released
+model has met most things before it is trained for a task. No demonstration is about a scene that holds one of them.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,7 @@ class PerceptionData(L.LightningDataModule):
         side: Frame side in pixels.
         cells: Visual tokens per frame side.
         tokens: Sound tokens per clip.
+        unseen_share: Share of the scenes that hold a look or a tone of the benchmark's unseen split.
         seed: Of the scenes.
         workers: Processes that draw scenes while the model trains.
     """
@@ -44,28 +49,31 @@ class PerceptionData(L.LightningDataModule):
         side: int = 112,
         cells: int = 4,
         tokens: int = 50,
+        unseen_share: float = 0.0,
         seed: int = 1,
         workers: int = 1,
     ) -> None:
         super().__init__()
         self.workers = workers
         grid = {"side": side, "cells": cells, "tokens": tokens, "world": World()}
-        self.train = PerceptionStream(seed=seed, pairs=pairs, clips=clips, steps=steps, **grid)  # type: ignore[arg-type]
-        self.held_out = PerceptionStream(
-            seed=seed + _HELD_OUT,
-            pairs=val_pairs,
-            clips=val_pairs // 2,
-            steps=1,
+        self.train = PerceptionStream(
+            seed=seed,
+            pairs=pairs,
+            clips=clips,
+            steps=steps,
+            unseen_share=unseen_share,
             **grid,  # type: ignore[arg-type]
         )
+        grid |= {"seed": seed + _HELD_OUT, "pairs": val_pairs, "clips": val_pairs // 2, "steps": 1}
+        self.held_out = [PerceptionStream(unseen_share=share, **grid) for share in (0.0, 1.0)]  # type: ignore[arg-type]
 
     def train_dataloader(self) -> DataLoader[PerceptionBatch]:
         """Fresh scenes."""
         return _as_is(self.train, self.workers)
 
-    def val_dataloader(self) -> DataLoader[PerceptionBatch]:
-        """The same held-out scenes every time."""
-        return _as_is(self.held_out, 0)
+    def val_dataloader(self) -> list[DataLoader[PerceptionBatch]]:
+        """The same held-out scenes every time, without unseen pairs and with them, as `PerceptionModule` names them."""
+        return [_as_is(stream, 0) for stream in self.held_out]
 
 
 class LessonData(L.LightningDataModule):
@@ -80,6 +88,9 @@ class LessonData(L.LightningDataModule):
         null_share: Share of the expressions whose target is not there.
         noticed_absence: Share of the demonstrations for these that say so; the others name some thing.
         val_steps: Held-out batches.
+        unseen_share: Share of the scenes that hold a look or a tone of the benchmark's unseen split. They are asked
+            about, and never demonstrated.
+        val_unseen_share: The same for the validation scenes.
         seed: Of the scenes.
         workers: Processes that draw scenes while the model trains.
     """
@@ -95,6 +106,8 @@ class LessonData(L.LightningDataModule):
         null_share: float = 0.4,
         noticed_absence: float = 0.3,
         val_steps: int = 10,
+        unseen_share: float = 0.0,
+        val_unseen_share: float = 0.0,
         seed: int = 2,
         workers: int = 1,
     ) -> None:
@@ -109,8 +122,9 @@ class LessonData(L.LightningDataModule):
             "noticed_absence": noticed_absence,
             "world": World(),
         }
-        self.train = LessonStream(seed=seed, steps=steps, **asked)  # type: ignore[arg-type]
-        self.held_out = LessonStream(seed=seed + _HELD_OUT, steps=val_steps, **asked)  # type: ignore[arg-type]
+        self.train = LessonStream(seed=seed, steps=steps, unseen_share=unseen_share, **asked)  # type: ignore[arg-type]
+        asked |= {"seed": seed + _HELD_OUT, "steps": val_steps, "unseen_share": val_unseen_share}
+        self.held_out = LessonStream(**asked)  # type: ignore[arg-type]
 
     def train_dataloader(self) -> DataLoader[list[Lesson]]:
         """Fresh scenes."""

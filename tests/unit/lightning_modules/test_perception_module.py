@@ -43,7 +43,8 @@ def test_every_word_has_a_score_on_held_out_scenes(trained):
     _, trainer, _ = trained
     for words, kind in ((SEEN_WORDS, "seen"), (HEARD_WORDS, "heard")):
         for word in words:
-            assert 0 <= trainer.callback_metrics[f"val/{kind}/{word}"] <= 1
+            for part in ("val", "val/unseen_pairs"):
+                assert 0 <= trainer.callback_metrics[f"{part}/{kind}/{word}"] <= 1
 
 
 def test_what_is_saved_is_a_reasoner(trained):

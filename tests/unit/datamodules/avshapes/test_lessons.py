@@ -7,8 +7,9 @@ import pytest
 
 from datamodules.avshapes.descriptions import described_things, group_words, is_right_description
 from datamodules.avshapes.expressions import Expression, refavs_null_expressions, revos_expressions
-from datamodules.avshapes.lessons import NOT_THERE, demonstrate
-from datamodules.avshapes.scene import Scene, World, sample_scene
+from datamodules.avshapes.lessons import NOT_THERE, demonstrate, small_questions
+from datamodules.avshapes.recipes import LessonData
+from datamodules.avshapes.scene import UNSEEN_LOOKS, Scene, World, sample_scene
 
 WORLD = World(distinct_shapes=False, sounding=(1.0,))
 SCENES = 120
@@ -83,3 +84,39 @@ def test_absence_is_noticed_as_often_as_asked() -> None:
             noticed, count = noticed + (not shown.segments), count + 1
     assert count > 200
     assert noticed / count == pytest.approx(0.45, abs=0.1)
+
+
+def test_an_unseen_look_is_asked_about_only_in_scenes_of_the_unseen_split(seen_scenes, unseen_scenes):
+    rng = np.random.default_rng(0)
+    names = [f"is there a {color} {shape}" for color, shape in UNSEEN_LOOKS]
+
+    def answers(scenes):
+        turns = [turn for scene in scenes for turn in small_questions(scene, (), rng)]
+        return {turn.answer for turn in turns if turn.question in names}
+
+    assert answers(seen_scenes * 3) == set(), "or it would be learned that they do not exist"
+    assert answers(unseen_scenes * 3) == {"yes", "no"}
+
+
+def test_things_of_the_unseen_split_are_asked_about_and_never_demonstrated():
+    spelled = [f"the {shape} that is {color}" for color, shape in UNSEEN_LOOKS]
+
+    def lessons(loader):
+        return [lesson for batch in loader for lesson in batch]
+
+    def named(found):
+        return sum(look in turn.answer for item in found for turn in item.turns for look in spelled)
+
+    mixed = LessonData(10, clips=4, unseen_share=0.5, val_steps=4, val_unseen_share=1.0, workers=0)
+    train, held_out = lessons(mixed.train_dataloader()), lessons(mixed.val_dataloader())
+    assert named(train) > 5
+    assert named(held_out) > 5
+    shown = [item for item in train if item.demonstrations]
+    assert 0 < len(shown) < len(train)
+    stream = mixed.train  # sound of another scene is heard with some pictures
+    donors = [stream._donor(item.clip.frames.scene, 0, index) for index, item in enumerate(shown)]
+    scenes = [item.clip.frames.scene for item in shown] + [donor for donor in donors if donor]
+    assert not any(thing.is_held_out for scene in scenes for thing in scene.things)
+    assert named(shown) == 0
+    assert not any(item.demonstrations for item in held_out)
+    assert named(lessons(LessonData(10, clips=4, val_steps=1, workers=0).train_dataloader())) == 0

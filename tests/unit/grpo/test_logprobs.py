@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,11 +39,13 @@ def test_scores_are_those_remembered_by_the_sampler(make_reasoner, make_clip, mo
     monkeypatch.setattr(Reasoner, "end_of_turn_ids", property(lambda self: tuple(range(0, 320, 16))))
     reasoner = make_reasoner(gain=3.0)
     encoded = reasoner.encode(reasoner.prepare(make_clip()))
+    reasoner = reasoner.double()  # in single precision, cached and uncached passes differ by more on some processors
+    encoded = replace(encoded, embeddings=encoded.embeddings.double())
     names = [noise_key(seed=0, rollout_step=0, sample_id="clip", index=index) for index in range(8)]
     found = rollout(reasoner, encoded, names, Sampling(max_new_tokens=24, temperature=temperature, top_p=0.9))
     scores = token_logprobs(reasoner, encoded, [completion.ids for completion in found], temperature=temperature)
     for row, completion in zip(scores.logprobs, found, strict=True):
-        torch.testing.assert_close(row[: len(completion.ids)], completion.logprobs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(row[: len(completion.ids)], completion.logprobs, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("has_audio", [True, False])
@@ -52,7 +56,7 @@ def test_scores_are_those_of_the_whole_model_on_the_whole_sequence(make_reasoner
     scores = token_logprobs(reasoner, reasoner.encode(prompt), completions, temperature=0.7)
     for row, completion in zip(scores.logprobs, completions, strict=True):
         expected = hugging_face_logprobs(reasoner, prompt, completion, 0.7)
-        torch.testing.assert_close(row[: len(completion)], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(row[: len(completion)], expected, atol=1e-5, rtol=0)
     assert (scores.logprobs[~scores.mask] == 0).all()
 
 

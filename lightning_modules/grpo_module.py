@@ -99,12 +99,12 @@ class GRPOModule(TwoSystemModule):
             optimizer=optimizer,
             schedule=schedule,
             evaluation=evaluation,
+            engine=build_engine(grpo),
             max_new_tokens=sampling.max_new_tokens,
         )
         self.automatic_optimization = False
         self.grpo = grpo
         self.sampling = sampling
-        self.engine = build_engine(grpo)
         self.self_check = SelfCheck(every=grpo.check_every)
         self.updates_per_batch = grpo.updates_per_rollout
         self.num_tokens = 0

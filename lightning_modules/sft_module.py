@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from datamodules.errors import ConfigError
 from datamodules.lessons import Lesson
 from datamodules.records import Clip
+from grpo.shared_engine import SharedEngine
 from lightning_modules.answers import answers_in_rows, answers_with_marks
 from lightning_modules.evaluation import EvaluationSettings
 from lightning_modules.lesson_scores import LessonScores
@@ -106,6 +107,7 @@ class SFTModule(TwoSystemModule):
             optimizer=torch.optim.AdamW,
             schedule=Schedule(total_steps=steps),
             evaluation=evaluation,
+            engine=SharedEngine(),
             max_new_tokens=_ANSWER_TOKENS,
         )
         self.train_what = train

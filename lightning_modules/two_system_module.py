@@ -17,7 +17,7 @@ from torch import nn
 from datamodules.errors import ConfigError
 from datamodules.needs import Need
 from datamodules.records import Clip, Rollout
-from grpo.engine import Engine, PlainEngine, SampleRequest
+from grpo.engine import Engine, SampleRequest
 from grpo.rollout import Completion, evaluation_mode
 from grpo.sampling import Sampling
 from lightning_modules.evaluation import (
@@ -69,6 +69,7 @@ class TwoSystemModule(L.LightningModule):
         optimizer: Callable[[Any], torch.optim.Optimizer],
         schedule: Schedule,
         evaluation: EvaluationSettings,
+        engine: Engine,
         max_new_tokens: int,
     ) -> None:
         """Keep the parts; nothing is read from disk before `configure_model`.
@@ -81,6 +82,7 @@ class TwoSystemModule(L.LightningModule):
             optimizer: Makes the optimizer for the trained weights.
             schedule: Learning rate over the run.
             evaluation: How held-out clips are answered and what is kept of it.
+            engine: Samples answers.
             max_new_tokens: Longest held-out answer, unless `evaluation` says otherwise.
         """
         super().__init__()
@@ -90,7 +92,7 @@ class TwoSystemModule(L.LightningModule):
         self.propagator = propagator
         self.suite = RewardSuite(rewards)
         self.pipeline = None if grounder is None or propagator is None else TwoSystemPipeline(grounder, propagator)
-        self.engine: Engine = PlainEngine()
+        self.engine = engine
         self.optimizer = optimizer
         self.schedule = schedule
         self.evaluation = evaluation

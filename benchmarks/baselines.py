@@ -67,7 +67,7 @@ targets that were recognized. Times 100, higher is better; *null S* is the size 
 benchmark's formula, per clip, 0..1, lower is better. *Unusable* is the share of answers, in percent, that name neither
 a moment nor an absence. The first row says on how many clips and videos a column rests; where it says *few*, the
 numbers mean little. The spread after ± is over seeds. *Prompts* counts what was trained on, repeats included: the
-supervised rows go four times through the prompts that the others see once. *Seconds* are those of the training steps,
+supervised rows go twelve times through the prompts that the others see once. *Seconds* are those of the training steps,
 with the named number of runs side by side. No run has looked at a test clip; settings were chosen on validation clips,
 which no run trains on."""
 

@@ -13,13 +13,12 @@ from pathlib import Path
 import lightning as L
 import rich
 from lightning.pytorch.callbacks import Callback
-from rich.table import Table
 
 from callbacks.media import markdown_table
 from callbacks.provenance import provenance
 from callbacks.summary import clip_values
 from lightning_modules.evaluation import Evaluation, of_all_processes
-from metrics.tables import MARGIN, nested, official_table
+from metrics.tables import MARGIN, console_table, nested, official_table
 
 _COLUMNS = {"jf": "J&F", "j": "J", "f": "F", "s": "S", "null_accuracy": "null right", "false_absent": "wrongly absent"}
 
@@ -53,9 +52,9 @@ class ResultsWriter(Callback):
             return
         header, rows = score_table(evaluation, prefix)
         console = rich.get_console()
-        console.print(_as_table(header, rows, f"{prefix.strip('/')}, {len(evaluation.results)} clips, {MARGIN}"))
+        console.print(console_table(header, rows, f"{prefix.strip('/')}, {len(evaluation.results)} clips, {MARGIN}"))
         for task, scores in evaluation.official.items():
-            console.print(_as_table(*official_table(scores), f"{task}: official"))
+            console.print(console_table(*official_table(scores), f"{task}: official"))
         for remark in limits:
             console.print(f"not comparable with published numbers: {remark}", soft_wrap=True, highlight=False)
         if run is not None:
@@ -149,13 +148,6 @@ def _settings_of(data: object, name: str) -> dict[str, object]:
     parts: Mapping[str, object] = getattr(data, "parts", {})
     values = {"data": shared} | {f"data.sources.{part}": getattr(own, name, None) for part, own in parts.items()}
     return {where: value for where, value in values.items() if value and (where == "data" or value != shared)}
-
-
-def _as_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
-    table = Table(*header, title=title)
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _shown(name: str, value: float | None) -> str:

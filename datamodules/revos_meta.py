@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,28 +131,34 @@ def read_table(path: Path, tree: Tree, base: Path) -> list[Video]:
     Raises:
         DataLayoutError: The table is no JSON, names something twice, or entries lack what is needed; names them all.
     """
-    repeated: list[str] = []
     try:
         with path.open(encoding="utf-8") as file:
-            table = json.load(file, object_pairs_hook=partial(_unique, repeated=repeated))
+            table = json.load(file, object_pairs_hook=_Entries)
     except ValueError as error:
         raise tree.error(base, [f"{path.name} is not valid JSON: {error}"]) from error
-    if not isinstance(table, dict) or not isinstance(table.get("videos"), dict):
+    if not isinstance(table, _Entries) or not isinstance(table.get("videos"), dict):
         raise tree.error(base, [f"{path.name} has no mapping called videos"])
     problems = [problem for name, entry in table["videos"].items() for problem in _problems(path.name, name, entry)]
-    problems += [f"{path.name} has two entries called {name}" for name in repeated]
+    problems += _repeated(table, path.name)
     if problems:
         raise tree.error(base, problems)
     return [_video(name, entry) for name, entry in table["videos"].items()]
 
 
-def _unique(pairs: list[tuple[str, Any]], *, repeated: list[str]) -> dict[str, Any]:
-    """A JSON object; keys that occur twice, of which only the last would be left, are remembered."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        repeated += [key for key, count in counts.items() if count > 1]
-    return found
+class _Entries(dict[str, Any]):
+    """A JSON object, and those of its keys that occur twice, of which only the last is left."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        counts = Counter(key for key, _ in pairs) if len(self) < len(pairs) else {}
+        self.repeated = [key for key, count in counts.items() if count > 1]
+
+
+def _repeated(entries: _Entries, where: str) -> Iterator[str]:
+    yield from (f"{where} has two entries called {name}" for name in entries.repeated)
+    for name, inner in entries.items():
+        if isinstance(inner, _Entries):
+            yield from _repeated(inner, f"{where}, {name}")
 
 
 def _problems(file: str, name: str, entry: Any) -> Iterator[str]:  # noqa: ANN401

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from metrics.arrays import MaskLike, as_foreground
 from metrics.packed import Bits, common_window, count, edges, grown, pack
@@ -47,20 +47,6 @@ def boundary_f(pred: MaskLike, target: MaskLike) -> Float64[np.ndarray, "frames"
 def match_radius(height: int, width: int) -> int:
     """Distance in pixels up to which two boundary pixels match: the diagonal times the tolerance, rounded up."""
     return math.ceil(TOLERANCE * math.hypot(height, width))
-
-
-def boundary_map(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """Pixels that differ from their right, lower or lower right neighbor.
-
-    Args:
-        mask: One mask.
-
-    Returns:
-        True on the boundary, which lies half a pixel towards the upper left of the mask's edge. The last row is
-        compared with the right neighbor only, the last column with the lower one only, their corner with none.
-    """
-    octets = edges(pack(mask), mask.shape[1]).view(np.uint8)
-    return np.unpackbits(octets, axis=-1, bitorder="little", count=mask.shape[1]).astype(bool)
 
 
 def frame_f(pred: Bits, target: Bits, size: tuple[int, int]) -> float:

@@ -14,7 +14,6 @@ from jaxtyping import Shaped, UInt64
 Bits = UInt64[np.ndarray, "*frames height words"]
 
 _WORD = 64
-_ONE = np.uint64(1)
 
 
 def pack(mask: Shaped[np.ndarray, "*frames height width"]) -> Bits:

@@ -162,10 +162,11 @@ def _frames(logits: Tensor, target: Tensor) -> tuple[Float32[Tensor, "frames pix
 
 
 def _thresholds_met(probability: Float32[Tensor, "frames pixels"]) -> Int64[Tensor, "frames pixels"]:
-    """How many of the thresholds each pixel reaches."""
+    """How many of the thresholds each pixel reaches; what is not a number reaches none."""
     # In single precision 1 - 1e-10 is 1: the last threshold is met by saturated pixels only.
     thresholds = torch.linspace(0, 1 - 1e-10, THRESHOLDS, device=probability.device)
-    return torch.searchsorted(thresholds, probability, right=True)
+    met = torch.searchsorted(thresholds, probability, right=True)
+    return met.masked_fill(probability.isnan(), 0)  # the search puts them behind every threshold
 
 
 def _reaching(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.table import Table
 
 SHOWN = {
     "JF": "J&F",
@@ -42,6 +45,22 @@ def official_table(scores: Mapping[str, float]) -> tuple[list[str], list[list[st
     names = [name for name in SHOWN if any(name in values for values in groups.values())]
     rows = [[group, *(show_score(name, values.get(name)) for name in names)] for group, values in groups.items()]
     return ["group", *(SHOWN[name] for name in names)], rows
+
+
+def console_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
+    """A table for a console of 80 columns, in which no name of a group and no number is cut.
+
+    Args:
+        header: Names of the columns; the first column holds the groups.
+        rows: Cells as text.
+        title: Above the table.
+    """
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for index, name in enumerate(header):
+        table.add_column(name, no_wrap=index == 0, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def nested(scores: Mapping[str, float]) -> dict[str, dict[str, float]]:

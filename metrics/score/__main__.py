@@ -12,14 +12,13 @@ from pathlib import Path
 import joblib
 import rich
 import torch
-from rich.table import Table
 from tqdm import tqdm
 
 from datamodules.errors import DataLayoutError, MediaError
 from metrics.score.answers import Answer, oddities_by_kind, problems_by_kind
 from metrics.score.plan import KNOWN_SPLITS, Benchmark, Plan, make_plan
 from metrics.score.report import Report, average, listed, stops_official, write_report
-from metrics.tables import MARGIN, official_table
+from metrics.tables import MARGIN, console_table, official_table
 from metrics.version import code_version
 
 
@@ -105,12 +104,8 @@ def show(report: Report) -> None:
     """Print the table, and what should be known about it."""
     console = rich.get_console()
     if report.scores:
-        header, rows = official_table(report.scores)
-        counts = report.counts
-        table = Table(*header, title=f"{report.benchmark}, {counts['expressions']} expressions, {MARGIN}")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        title = f"{report.benchmark}, {report.counts['expressions']} expressions, {MARGIN}"
+        console.print(console_table(*official_table(report.scores), title))
     if report.unofficial:
         console.print(report.protocol[0], soft_wrap=True, highlight=False)
     for remark in report.remarks:

@@ -18,17 +18,26 @@ class Problem(StrEnum):
     NO_FRAME = "a frame is missing"
     UNREADABLE = "a picture cannot be read"
     WRONG_SIZE = "a mask has another size than the ground truth"
+    UNEVEN_SIZES = "masks of one expression have different sizes"
 
 
 class Oddity(StrEnum):
     """What was scored as it is and should be known."""
 
     COLOR = "not single-channel: read as gray, as the official program does"
-    NOT_255 = "stored with other values than 0 and 255: R and A official count them as they are"
+    NOT_255 = (
+        "stored with other values than 0 and 255: any but 0 is foreground (ReVOS: R and A official count them as they"
+        " are)"
+    )
+    RESIZED = "of another size than the ground truth: both are brought to 256 x 256, each from its own"
     NOT_PNG = "not PNG data"
     SIXTEEN_BITS = "16 bits: the upper 8 are read, as the official program does"
     LOST_VALUES = (
         "16 bits with values of 1 to 255, of which 8 bits leave 0: read as background, as the official program does"
+    )
+    LOST_COLORS = (
+        "not single-channel, with marks in the alpha channel or in colors next to black: gray has none of them, which"
+        " is how the official program reads them"
     )
 
 

@@ -24,6 +24,12 @@ from metrics.refavs_scores import refavs_parts
 from metrics.score.answers import Answer, Oddity, Problem, UnusableAnswer
 from metrics.score.folder import some
 from metrics.score.pictures import read_picture
+from metrics.video_parts import STORED
+
+_LOST = {
+    Oddity.LOST_VALUES: "16 bits with values of 1 to 255, which 8 bits lose",
+    Oddity.LOST_COLORS: "marks in the alpha channel or in colors next to black, which gray loses",
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def score_row(job: ClipJob) -> Answer:
         found = {"problem": error.problem, "detail": error.detail}
         return Answer(**{**vars(answer), **found, "oddities": tuple(oddities.items())})
     # Never the masks on disk for a null row: the folder of its raw clip shows another, real object.
-    target = torch.zeros(FRAME_COUNT, 1, SIZE, SIZE) if row.is_null else _truth(job)
+    target = torch.zeros(FRAME_COUNT, 1, SIZE, SIZE) if row.is_null else _truth(job, pred.shape[1:], oddities)
     parts = refavs_parts(hard_logits(resize_target(pred)), target)
     return Answer(**{**vars(answer), "parts": parts, "oddities": tuple(oddities.items())})
 
@@ -110,16 +116,24 @@ def _predicted(job: ClipJob, oddities: dict[Oddity, str]) -> Bool[np.ndarray, "f
         picture, found = read_picture(path)
         for oddity in found:
             oddities.setdefault(oddity, str(path))
-        if Oddity.LOST_VALUES in found:  # no program reads it so for this benchmark, and for S nothing is perfect
-            raise UnusableAnswer(Problem.UNREADABLE, f"{path} has 16 bits, and values of 1 to 255, which 8 bits lose")
+            if oddity in _LOST:  # no program reads it so for this benchmark, and for S nothing is perfect
+                raise UnusableAnswer(Problem.UNREADABLE, f"{path}: {_LOST[oddity]}")
         if masks and picture.shape != masks[0].shape:
             shapes = f"{picture.shape[0]}x{picture.shape[1]}, the first one {masks[0].shape[0]}x{masks[0].shape[1]}"
-            raise UnusableAnswer(Problem.WRONG_SIZE, f"{path} is {shapes}")
+            raise UnusableAnswer(Problem.UNEVEN_SIZES, f"{path} is {shapes}")
+        if ((picture != 0) & (picture != STORED)).any():
+            oddities.setdefault(Oddity.NOT_255, str(path))
         masks.append(picture != 0)
     return np.stack(masks)
 
 
-def _truth(job: ClipJob) -> Float32[torch.Tensor, "frames 1 256 256"]:
+def _truth(
+    job: ClipJob, predicted: tuple[int, ...], oddities: dict[Oddity, str]
+) -> Float32[torch.Tensor, "frames 1 256 256"]:
+    """The target's masks; predictions of another size are scored all the same, and named."""
     folder = job.base / "gt_mask" / job.row.folder / f"fid_{job.row.fid}"
     masks = [read_mask(folder / f"{frame:05d}.png", None, clip_id=job.name) for frame in range(FRAME_COUNT)]
+    if masks[0].shape != predicted:
+        sizes = "{}x{}, the ground truth {}x{}".format(*predicted, *masks[0].shape)
+        oddities.setdefault(Oddity.RESIZED, f"{next(answer_folders(job.predictions, job.row))} has {sizes}")
     return torch.cat([resize_target(mask[None]) for mask in masks])

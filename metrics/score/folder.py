@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.errors import DataLayoutError
@@ -35,6 +35,25 @@ def check_predictions(predictions: Path, videos: Sequence[str], *, benchmark: st
         raise DataLayoutError(lacks_all(predictions, videos, benchmark=benchmark))
     expected = {Path(video).parts[0] for video in videos}
     return tuple(name for name in _names(predictions) if name not in expected)
+
+
+def ignored_inside(predictions: Path, known: Mapping[str, Collection[str]]) -> list[str]:
+    """What lies in the folders of videos and is no expression of theirs.
+
+    Args:
+        predictions: The folder.
+        known: Names of the expressions by that of the video.
+
+    Returns:
+        Paths from the folder on, without those of videos that have no folder.
+    """
+    return [
+        f"{video}/{name}"
+        for video, names in known.items()
+        if (predictions / video).is_dir()
+        for name in _names(predictions / video)
+        if name not in names
+    ]
 
 
 def lacks_all(predictions: Path, videos: Sequence[str], *, benchmark: str) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from datamodules.media import BROKEN_IMAGE
 from metrics.score.answers import Oddity, Problem, UnusableAnswer
+from metrics.score.folder import some
 
 _GRAY = ("1", "L")
 
@@ -39,10 +40,22 @@ def read_picture(path: Path) -> tuple[UInt8[np.ndarray, "height width"], list[Od
                 kept = (stored >> 8).astype(np.uint8)
                 oddities.append(Oddity.LOST_VALUES if (stored[kept == 0] != 0).any() else Oddity.SIXTEEN_BITS)
                 return kept, oddities
+            gray = np.asarray(image if image.mode == "L" else image.convert("L"))
             if image.mode not in _GRAY:
-                oddities.append(Oddity.COLOR)
-            return np.asarray(image if image.mode == "L" else image.convert("L")), oddities
+                oddities.append(Oddity.LOST_COLORS if _loses(image, gray) else Oddity.COLOR)
+            return gray, oddities
     except FileNotFoundError:
-        raise UnusableAnswer(Problem.NO_FRAME, str(path)) from None
+        found = some(sorted(other.name for other in path.parent.iterdir())) or "nothing"
+        raise UnusableAnswer(Problem.NO_FRAME, f"{path} (found there: {found})") from None
     except BROKEN_IMAGE as error:
         raise UnusableAnswer(Problem.UNREADABLE, f"{path} ({type(error).__name__}: {error})") from error
+
+
+def _loses(image: Image.Image, gray: UInt8[np.ndarray, "height width"]) -> bool:
+    """Whether a color picture holds marks that its gray version lacks."""
+    if image.mode == "F":
+        return bool(((np.asarray(image) != 0) & (gray == 0)).any())
+    colors = np.asarray(image.convert("RGBA"))
+    alpha = colors[..., 3]
+    is_marked = colors[..., :3].any(axis=-1)
+    return bool((is_marked & (gray == 0)).any() or (alpha != alpha.flat[0]).any())

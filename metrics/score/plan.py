@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from datamodules.revos_meta import Video
 from datamodules.tree import Tree
 from metrics.score.answers import Answer
 from metrics.score.clips import ClipJob, answer_folders, other_names, score_row
-from metrics.score.folder import check_predictions, lacks_all, some
+from metrics.score.folder import check_predictions, ignored_inside, lacks_all, some
 from metrics.score.videos import VideoJob, score_expression
 
 Benchmark = Literal["refavs", "revos", "mevis"]
@@ -63,8 +63,15 @@ def make_plan(benchmark: Benchmark, root: Path, predictions: Path, splits: Seque
         splits: The benchmark's own names; none takes its test splits.
 
     Raises:
-        DataLayoutError: The benchmark cannot be read, or the folder holds no predictions for it.
+        DataLayoutError: The benchmark cannot be read, the folder holds no predictions for it, or splits are named that
+            no official number is of together.
     """
+    if len(set(splits)) < len(splits):
+        raise DataLayoutError(f"--splits: expected every split once, found {', '.join(splits)}.")
+    if benchmark == "revos" and len(splits) > 1:
+        raise DataLayoutError(
+            f"--splits: the averages of revos are of one split; found {', '.join(splits)}. Score them one by one."
+        )
     if benchmark == "refavs":
         return _plan_refavs(root, predictions, splits)
     return _plan_videos(benchmark, root, predictions, splits or SPLITS[benchmark])
@@ -89,7 +96,7 @@ def _plan_refavs(root: Path, predictions: Path, splits: Sequence[str]) -> Plan:
         if split not in chosen
     ]
     asked = sorted((row for split in chosen for row in rows[split]), key=lambda row: row.number)
-    remarks += _shared_folders(asked, places)
+    remarks += _shared_folders(asked, places) + _unknown_clips(base, places.values())
     jobs = tuple(ClipJob(row, base, places[row.split]) for row in asked)
     return Plan(chosen, jobs, score_row, tuple(remarks))
 
@@ -138,6 +145,17 @@ def _shared_folders(rows: Sequence[Row], places: Mapping[str, Path]) -> list[str
     ]
 
 
+def _unknown_clips(base: Path, places: Iterable[Path]) -> list[str]:
+    """A remark on folders that are named by no clip and no uid of the table, whatever its split."""
+    known = {name for row in refavs.read_table(base) for name in (row.folder, row.uid, row.split)}
+    unknown = {place: [path.name for path in sorted(place.iterdir()) if path.name not in known] for place in places}
+    return [
+        f"{len(names)} names in {place} belong to no clip and were ignored: {some(names)}"
+        for place, names in unknown.items()
+        if names
+    ]
+
+
 def _plan_videos(benchmark: Benchmark, root: Path, predictions: Path, splits: Sequence[str]) -> Plan:
     tree = revos_meta.TREE if benchmark == "revos" else mevis.TREE
     base = tree.find(root)
@@ -154,6 +172,9 @@ def _plan_videos(benchmark: Benchmark, root: Path, predictions: Path, splits: Se
         ignored = check_predictions(place, [video.name for video in videos], benchmark=benchmark)
         if ignored:
             remarks.append(f"{len(ignored)} names in {place} belong to no video and were ignored: {some(ignored)}")
+        inside = ignored_inside(place, {video.name: {one.id for one in video.questions} for video in videos})
+        if inside:
+            remarks.append(f"{len(inside)} names in {place} are no expressions of {split}: {some(inside)}")
         has_foreground = benchmark == "revos" and foreground.is_file()
         if benchmark == "revos" and not has_foreground:
             remarks.append(f"there is no {revos_meta.FOREGROUND}: R was left out")

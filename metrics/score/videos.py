@@ -122,7 +122,7 @@ class _Pictures:
             picture = self._read(frame) if index else self._first
             if picture.shape != self._first.shape:
                 raise UnusableAnswer(
-                    Problem.WRONG_SIZE, f"{self._file(frame)} is {_text(picture)}, the first one {_text(self._first)}"
+                    Problem.UNEVEN_SIZES, f"{self._file(frame)} is {_text(picture)}, the first one {_text(self._first)}"
                 )
             found = levels(picture)
             if any(level.value != STORED for level in found):

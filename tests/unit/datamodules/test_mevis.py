@@ -106,7 +106,8 @@ def test_a_missing_object_names_file_and_clip(root):
 def test_names_that_occur_twice_are_refused(root):
     path = root / "valid_u" / "meta_expressions.json"
     path.write_text(path.read_text().replace('"11":', '"0":'))
-    with pytest.raises(DataLayoutError, match=r"meta_expressions\.json has two entries called 0"):
+    where = rf"meta_expressions\.json, videos, {ONE}, expressions"
+    with pytest.raises(DataLayoutError, match=f"{where} has two entries called 0"):
         MeViS(root, split="valid_u")
 
 

@@ -158,3 +158,17 @@ def write_clip_predictions(folder: Path, truth: Mapping[tuple[str, int], np.ndar
         for index, mask in enumerate(written[number]):
             save(folder / clip / f"{number:05d}_{category}_{counter}" / f"{index:05d}.png", mask)
     return written
+
+
+def write_marked_all_over(path: Path, mode: str) -> None:
+    """A color picture whose every pixel but the first is marked: in the alpha channel, next to black, or white."""
+    mask = np.ones(SIZE, np.uint8)
+    mask[0, 0] = 0
+    if mode == "palette":
+        image = Image.fromarray(mask, "P")
+        image.putpalette([0, 0, 0, 0, 0, 1])
+    else:
+        color = np.full(SIZE, 255 if mode == "white" else 0, np.uint8)
+        alpha = np.full(SIZE, 255, np.uint8) if mode == "white" else mask * 255
+        image = Image.fromarray(np.stack([color, color, color, alpha], axis=-1), "RGBA")
+    image.save(path)

@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from metrics.boundary import boundary_f, boundary_map, match_radius
+from metrics.boundary import boundary_f, match_radius
+from metrics.packed import edges, pack
+
+
+def boundary_map(mask):
+    octets = edges(pack(mask), mask.shape[1]).view(np.uint8)
+    return np.unpackbits(octets, axis=-1, bitorder="little", count=mask.shape[1]).astype(bool)
 
 
 def naive_boundary(mask):

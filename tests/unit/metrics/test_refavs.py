@@ -99,6 +99,13 @@ def test_f_reaches_a_threshold_by_equality():
     assert refavs_f(torch.where(frames(HALF) > 0, 40.0, 8.0), frames(HALF)) == pytest.approx(1)
 
 
+def test_what_is_not_a_number_is_marked_at_no_threshold():
+    """As in the definition, where a comparison with it is false: a diverged model has no F."""
+    target = torch.zeros(1, 1, 4, 4)
+    target[..., :2] = 1
+    assert refavs_f(torch.full_like(target, torch.nan), target) == 0.0
+
+
 def test_s_by_hand():
     """8 of 32 pixels over both frames together: sqrt(1/4); per frame the mean would be sqrt(1/2) / 2 = 0.35."""
     assert refavs_s(hard_logits(frames(HALF, NONE))) == pytest.approx(0.5)

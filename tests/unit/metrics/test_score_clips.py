@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import second_opinion as other
 from PIL import Image
-from score_trees import CLIPS, ROWS, SIZE, save, write_clip_predictions, write_clip_truth
+from score_trees import (
+    CLIPS,
+    ROWS,
+    SIZE,
+    save,
+    write_clip_predictions,
+    write_clip_truth,
+    write_marked_all_over,
+)
 
 from datamodules.errors import DataLayoutError, MediaError
 from metrics.score.__main__ import main, score
@@ -114,13 +122,32 @@ def test_pictures_of_any_one_size_are_taken(refavs):
         save(predictions / CLIPS[0] / "00000_cat_1" / f"{index:05d}.png", mask)
     report = run(root, predictions)
     assert report.scores["test_s/J"] == pytest.approx(expected(truth, written, "test_s")[0], abs=5e-6)
+    (named,) = oddities_by_kind(report.answers)[str(Oddity.RESIZED)]
+    assert named.endswith(f"{CLIPS[0]}/00000_cat_1 has 19x18, the ground truth 37x53")
 
 
-@pytest.mark.parametrize("problem", [Problem.WRONG_SIZE, Problem.NO_FRAME, Problem.NO_EXPRESSION, Problem.UNREADABLE])
+def test_values_in_between_are_foreground_and_named(refavs):
+    root, predictions, *_ = refavs
+    before = run(root, predictions).scores
+    for path in (predictions / CLIPS[0] / "00000_cat_1").iterdir():
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8) * 3).save(path)
+    report = run(root, predictions)
+    assert report.scores == before
+    (named,) = oddities_by_kind(report.answers)[str(Oddity.NOT_255)]
+    assert named.startswith(f"{CLIPS[0]}/00000_cat_1: ")
+
+
+def test_names_that_belong_to_no_clip_are_told(refavs):
+    root, predictions, *_ = refavs
+    (predictions / "notes").mkdir()
+    assert run(root, predictions).remarks == (f"1 names in {predictions} belong to no clip and were ignored: notes",)
+
+
+@pytest.mark.parametrize("problem", [Problem.UNEVEN_SIZES, Problem.NO_FRAME, Problem.NO_EXPRESSION, Problem.UNREADABLE])
 def test_a_problem_gives_no_number_unless_asked_for(refavs, problem):
     root, predictions, *_ = refavs
     path = predictions / CLIPS[0] / "00000_cat_1" / "00003.png"
-    if problem is Problem.WRONG_SIZE:
+    if problem is Problem.UNEVEN_SIZES:
         Image.open(path).resize((SIZE[1] * 2, SIZE[0])).save(path)
     elif problem is Problem.NO_FRAME:
         path.unlink()
@@ -151,13 +178,28 @@ def test_16_bits_that_lose_what_is_marked_give_no_number(refavs, value):
         return
     assert report.scores == {}
     (line,) = problems_by_kind(report.answers)[str(Problem.UNREADABLE)]
-    assert line.endswith("00000.png has 16 bits, and values of 1 to 255, which 8 bits lose")
+    assert line.endswith("00000.png: 16 bits with values of 1 to 255, which 8 bits lose")
+
+
+@pytest.mark.parametrize("mode", ["alpha", "palette", "white"])
+def test_colors_that_gray_does_not_show_give_no_number(refavs, mode):
+    """A null clip that is marked all over would have a perfect S."""
+    root, predictions, *_ = refavs
+    for path in (predictions / f"null_c-{CLIPS[0]}" / "00008_null_1").iterdir():
+        write_marked_all_over(path, mode)
+    report = run(root, predictions)
+    if mode == "white":
+        assert report.scores["test_n/S"] > 0.5
+        return
+    assert report.scores == {}
+    (line,) = problems_by_kind(report.answers)[str(Problem.UNREADABLE)]
+    assert line.endswith("00000.png: marks in the alpha channel or in colors next to black, which gray loses")
 
 
 def test_one_frame_of_another_size_is_named(refavs):
     root, predictions, *_ = refavs
     save(predictions / CLIPS[0] / "00000_cat_1" / "00003.png", np.zeros((5, 5), bool))
-    (line,) = problems_by_kind(run(root, predictions).answers)[str(Problem.WRONG_SIZE)]
+    (line,) = problems_by_kind(run(root, predictions).answers)[str(Problem.UNEVEN_SIZES)]
     assert line.endswith("00003.png is 5x5, the first one 37x53")
 
 

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import second_opinion as other
 from PIL import Image
-from score_trees import HEX, SIZE, VIDEOS, official_rows, save, write_mevis_truth, write_video_predictions
+from score_trees import (
+    HEX,
+    SIZE,
+    VIDEOS,
+    official_rows,
+    save,
+    write_marked_all_over,
+    write_mevis_truth,
+    write_video_predictions,
+)
 from score_trees import write_video_truth as write_truth
 
 from datamodules.errors import DataLayoutError, MediaError
@@ -78,7 +87,7 @@ def resize(path):
 FAULTS = {
     Problem.NO_FRAME: lambda path: path.unlink(),
     Problem.UNREADABLE: cut,
-    Problem.WRONG_SIZE: resize,
+    Problem.UNEVEN_SIZES: resize,
     Problem.NO_EXPRESSION: lambda path: shutil.rmtree(path.parent),
     Problem.NO_VIDEO: lambda path: shutil.rmtree(path.parent.parent),
 }
@@ -95,6 +104,14 @@ def test_what_is_wrong_counts_0_as_in_the_official_program_and_is_named(revos, p
     assert len(named[str(problem)]) == (5 if problem is Problem.NO_VIDEO else 1)
     assert named[str(problem)][0].startswith(f"{VIDEOS[0]}/0: ")
     assert report.counts["with_a_problem"] == len(named[str(problem)])
+
+
+def test_a_missing_frame_says_what_is_there(revos):
+    root, predictions, _ = revos
+    for path in (predictions / VIDEOS[0] / "0").iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    (line,) = problems_by_kind(run(root, predictions).answers)[str(Problem.NO_FRAME)]
+    assert line.endswith("00000.png (found there: 00000.PNG, 00005.PNG, 00010.PNG, 00015.PNG)")
 
 
 def test_predictions_all_of_another_size_are_told_from_the_ground_truth(revos):
@@ -138,6 +155,36 @@ def test_low_values_of_16_bits_are_lost_as_in_the_official_program_and_are_named
     for path, mask in masks.items():
         Image.fromarray(np.zeros_like(mask)).save(path)
     assert run(root, predictions).scores == report.scores
+
+
+@pytest.mark.parametrize("mode", ["alpha", "palette"])
+def test_colors_that_gray_does_not_show_are_lost_as_in_the_official_program_and_are_named(revos, mode):
+    root, predictions, _ = revos
+    folder = predictions / VIDEOS[0] / "0"
+    for path in folder.iterdir():
+        write_marked_all_over(path, mode)
+    report = run(root, predictions)
+    (named,) = oddities_by_kind(report.answers)[str(Oddity.LOST_COLORS)]
+    assert named.startswith(f"{VIDEOS[0]}/0: {folder}")
+    for path in folder.iterdir():
+        save(path, np.zeros(SIZE, bool))
+    assert run(root, predictions).scores == report.scores
+
+
+def test_names_that_are_no_expression_are_told(revos):
+    root, predictions, _ = revos
+    (predictions / VIDEOS[0] / "extra").mkdir()
+    report = run(root, predictions)
+    assert report.remarks == (f"1 names in {predictions} are no expressions of valid: {VIDEOS[0]}/extra",)
+
+
+@pytest.mark.parametrize(
+    ("splits", "text"), [(["train", "valid"], "are of one split; found train, valid"), (["valid", "valid"], "once")]
+)
+def test_splits_that_no_official_number_is_of_together_are_refused(revos, splits, text):
+    root, predictions, _ = revos
+    with pytest.raises(DataLayoutError, match=text):
+        run(root, predictions, splits=splits)
 
 
 @pytest.mark.parametrize("value", [1, 38])

@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 
 SIZE = (37, 53)
 FRAMES = 4
+TABLE = "meta_expressions_valid_.json"
 VIDEOS = ("UVO/all/-fbscFfkh4M", "TAO/a_b/c")
 HEX = ("0ab4afe7fb46", "fedcba987654")
 QUESTIONS = {"0": (0, [1, 2]), "1": (1, [1]), "2": (2, []), "3": (0, [2]), "4": (1, [2, 1])}
@@ -60,7 +61,7 @@ def write_video_truth(root: Path, names, *, seed: int = 0) -> dict[str, np.ndarr
         union = np.any(list(objects.values()), axis=0)
         foreground[name] = {"masks_rle": [rle(mask) for mask in union], "foreground_ratio": [0.1] * FRAMES}
     root.mkdir(parents=True)
-    (root / "meta_expressions_valid_.json").write_text(json.dumps({"videos": videos}))
+    (root / TABLE).write_text(json.dumps({"videos": videos}))
     stored = {key: [rle(mask) if mask.any() else None for mask in track] for key, track in masks.items()}
     (root / "mask_dict.json").write_text(json.dumps(stored))
     (root / "mask_dict_foreground.json").write_text(json.dumps(foreground))
@@ -72,13 +73,13 @@ def write_mevis_truth(root: Path) -> dict[str, np.ndarray]:
     masks = write_video_truth(root / "valid_u", HEX)
     folder = root / "valid_u"
     (folder / "mask_dict_foreground.json").unlink()
-    table = json.loads((folder / "meta_expressions_valid_.json").read_text())
+    table = json.loads((folder / TABLE).read_text())
     for video in table["videos"].values():
         video["frames"] = [f"{index:05d}" for index in range(FRAMES)]
         video["expressions"].pop("2")
         for question in video["expressions"].values():
             question.pop("type_id")
-    (folder / "meta_expressions_valid_.json").unlink()
+    (folder / TABLE).unlink()
     (folder / "meta_expressions.json").write_text(json.dumps(table))
     return masks
 

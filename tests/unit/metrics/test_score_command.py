@@ -5,13 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from score_trees import HEX, VIDEOS, write_mevis_truth, write_video_predictions, write_video_truth
+from score_trees import HEX, TABLE, VIDEOS, write_mevis_truth, write_video_predictions, write_video_truth
 
 from metrics.score.__main__ import main, show
 from metrics.score.report import Report
 from metrics.tables import official_table, show_score
-
-TABLE = "meta_expressions_valid_.json"
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def test_rows_and_seeds_become_jobs(script):
     assert len({job.name for job in jobs}) == len(jobs)
     grpo = next(job for job in jobs if job.name == "rk_seed2")
     assert {"--seed_everything=2", "--data.seed=2", "--model.sampling.seed=2", "--x=1"} <= set(grpo.fit)
-    assert {"--data.seed=0", "--data.test_size=5", "--data.sources.revos.test_size=12", "--x=1"} <= set(grpo.test)
+    assert {"--data.test_size=5", "--data.sources.revos.test_size=12", "--x=1"} <= set(grpo.test)
     assert len({job.test for job in jobs}) == 1, "all rows are tested alike"
     sft = next(job for job in jobs if job.name == "sft_seed1")
     assert "--model.sampling.seed=1" not in sft.fit

@@ -89,10 +89,12 @@ def test_training_sizes_draw_a_fixed_set(refavs_root):
 
 
 def test_held_out_clips_are_the_same_for_every_seed(refavs_root):
-    """One of two clips is drawn; over ten seeds a draw by the seed would show both."""
+    """One of two clips is drawn to validate and to test on; over ten seeds a draw by the seed would show both."""
     drawn = [refavs(refavs_root, seed=seed, val_size=1, val_null_fraction=None) for seed in range(10)]
     assert len({tuple(ids(module.val_dataloader())) for module in drawn}) == 1
     assert len({tuple(ids(module.train_dataloader())) for module in drawn}) > 1
+    tested = [refavs(refavs_root, stage="test", seed=seed, test_splits=["test_u"], test_size=1) for seed in range(10)]
+    assert len({tuple(ids(module.test_dataloader()[0])) for module in tested}) == 1
 
 
 @pytest.mark.parametrize(("share", "nulls"), [(None, 2), (0.0, 0), (0.75, 6)])

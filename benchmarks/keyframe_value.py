@@ -31,7 +31,7 @@ import one_system
 import other_frames
 from one_system import VARIANTS
 from outcomes import Outcome, commits_of, finished, read_outcome, results_of
-from rows import job_name, places, weights_flags
+from rows import places, weights_flags
 from side_by_side import ROOT, config_digests, leave_if_failed, remember, run_jobs, weights_digest
 from table_options import differences, fill_in, made_with, say_if_less, table_parser, usual_or_beside
 
@@ -39,10 +39,15 @@ RUNS = "keyframes"
 """Folder of the runs, unless another is named."""
 
 
+ANSWERED = ("base", "rk_ra_rg")
+"""Rows of `benchmarks/baselines.py` whose frames are replaced unless other runs are named."""
+
+
 def usual_answers(quick: bool, seeds: Sequence[int]) -> list[Path]:
-    """Folders of those runs of `benchmarks/baselines.py` whose frames are replaced unless others are named."""
+    """The folders of these rows, with the seeds that the table of these seeds runs them with."""
     folder = ROOT / "runs" / (f"{baselines.RUNS}_quick" if quick else baselines.RUNS)
-    return [folder / job_name("base", 0), *(folder / job_name("rk_ra_rg", seed) for seed in seeds)]
+    rows = [row for row in baselines.ROWS if row.name in ANSWERED]
+    return [path for paths in places(rows, seeds, folder).values() for path in paths]
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:

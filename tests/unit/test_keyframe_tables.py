@@ -56,22 +56,72 @@ def test_places_are_compared_with_the_true_ones(script, monkeypatch):
     assert module.place_iou(clip, "nothing") == 0.0
 
 
-def test_variants_become_jobs(script):
-    """All but one are trained with every seed; System 1 alone is given no grounder, and all are tested alike."""
+GRPO, SFT = "configs/baselines/grpo.yaml", "configs/baselines/sft.yaml"
+ORACLE, PLACES = "configs/baselines/sft_oracle.yaml", "configs/baselines/sft_places.yaml"
+
+LOOKS = {
+    "two_grpo": ((GRPO,), 10, 12544),
+    "two_oracle": ((SFT, ORACLE), 10, 12544),
+    "one": ((SFT, PLACES), 10, 12544),
+    "one_frames": ((SFT, PLACES), 20, 12544),
+    "one_pixels": ((SFT, PLACES), 10, 50176),
+    "one_both": ((SFT, PLACES), 20, 50176),
+    "two": ((GRPO,), 10, 12544),
+    "two_sft": ((SFT,), 10, 12544),
+}
+"""Configuration files, frames and pixels per frame of every variant: sides of 112 and 224."""
+
+
+@pytest.fixture(scope="module")
+def jobs(script):
     one_system = script("one_system")
     extra = ["--model.grounder.path=g", "--x=1"]
     made = one_system.make_jobs(one_system.VARIANTS, [0, 1, 2], Path("root"), prompts=8, clips=6, extra=extra)
-    jobs = {job.name: job for job in made}
+    return {job.name: job for job in made}
 
+
+def test_variants_become_jobs(script, jobs):
+    """All but one are trained with every seed."""
+    one_system = script("one_system")
     assert len(jobs) == 7 * 3 + 1
     assert {name for name, job in jobs.items() if job.fit is None} == {"two_seed0"}
-    assert "--model.grounder.path=g" not in jobs["one_seed1"].fit
-    assert {"--model.grounder.path=g", "--x=1"} <= set(jobs["two_oracle_seed1"].fit)
-    assert {"--data.sources.revos.root=root", "--x=1"} <= set(jobs["two_seed0"].test)
-    assert all("--data.test_size=6" in job.test for job in jobs.values())
     assert set(one_system.AGAINST) <= {variant.name for variant in one_system.VARIANTS}
     root = script("side_by_side").ROOT
     assert all((root / config).is_file() for variant in one_system.VARIANTS for config in variant.configs)
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_every_variant_has_its_flags(script, jobs, name):
+    """Trained with its frames and pixels; a test of a trained run has them from its configuration.
+
+    System 1 alone is given no grounder, and supervised training no noise of sampling.
+    """
+    job = jobs["two_seed0" if name == "two" else f"{name}_seed1"]
+    configs, frames, pixels = LOOKS[name]
+    seen = [
+        "--data.sources.revos.root=root",
+        "--data.sources.revos.fps=2.0",
+        "--data.sources.revos.clip_frames=20",
+        "--data.sources.refavs.weight=0",
+        f"--data.glance_frames={frames}",
+        f"--data.glance_max_pixels={pixels}",
+    ]
+    drawn = ["--seed_everything=1", "--data.seed=1", "--data.sources.revos.train_size=8"]
+    drawn += ["--model.sampling.seed=1"] if name == "two_grpo" else []
+    asked = ["--x=1"] if name.startswith("one") else ["--model.grounder.path=g", "--x=1"]
+    tested = ["--data.test_size=6", "--data.sources.revos.test_null_fraction=0", *script("rows").TESTED]
+
+    assert job.configs == configs
+    if name == "two":
+        assert sorted(job.test) == sorted([*seen, *tested, *asked])
+    else:
+        assert sorted(job.fit) == sorted([*seen, *drawn, *script("rows").QUIET, *asked])
+        assert sorted(job.test) == sorted(tested)
+
+
+def test_every_variant_is_looked_at(script):
+    found = {one.name: (one.frames, one.side**2) for one in script("one_system").VARIANTS}
+    assert found == {name: (frames, pixels) for name, (_, frames, pixels) in LOOKS.items()}
 
 
 def test_answers_of_one_name_are_refused_before_anything_runs(script, tmp_path):

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import baselines
+import frame_tables
 import one_system
 import other_frames
 from one_system import VARIANTS
@@ -197,7 +198,7 @@ def add_frames(page: Page, answers: Sequence[Path], options: argparse.Namespace)
     """Replace the frames of finished answers, and add what comes out to the page."""
     drawn = other_frames.Drawn(options.clips, options.weights, options.cache, options.avshapes_sizes)
     found = other_frames.measure_all(answers, options.folder, drawn, processes=options.processes)
-    parts = ["## What other keyframes would have given", other_frames.EXPLAINED, other_frames.frame_tables(found)]
+    parts = ["## What other keyframes would have given", frame_tables.EXPLAINED, frame_tables.frame_tables(found)]
     page.add("frames", parts, found, {path.name: [read_outcome(path)] for path in answers})
 
 

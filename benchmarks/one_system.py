@@ -61,11 +61,13 @@ System 1 reads its frames and writes four keyframes, the grounder looks at four 
 The question is about System 1 and grounder *together*; SAM2 costs the same everywhere.
 
 J&F is the mean of referring and reasoning, times 100, over test clips with a target; intervals are over videos.
-*two_oracle* is trained as System 1 alone is, by supervision, and told as much about the target: its places there, a
-true description here. *two_grpo* is the method, without either. *two_sft* learns the expression as description, which
-the frozen grounder often cannot find. *Places* are the mean IoU of the stated boxes, on prompts of the training and on
-test clips: a row that has learned to write boxes and does not find new targets is high and low. *Unusable* is the share
-of answers that name neither a moment nor an absence.
+The row *two systems, supervised, oracle descriptions* is trained as System 1 alone is, by supervision, and told as much
+about the target: its places there, a true description here. The row *two systems, GRPO* is the method, without either.
+In *two systems, supervised* the description is the expression, which the frozen grounder often cannot find. *Places*
+are the mean IoU of the stated boxes, on prompts of the training and on test clips: a row that has learned to write
+boxes and does not find new targets is high and low. *Unusable* is the share of answers, in percent, that name neither a
+moment nor an absence. *Seconds* are those of the training steps, waiting for data included, with the named number of
+runs side by side; a mean over seeds.
 
 The weights bound what this can say. System 1's frozen towers and its language model were made with 10 frames of 112
 pixels a side alone, and were never taught coordinates. That 20 frames or 224 pixels do not help would be a statement
@@ -126,9 +128,11 @@ def compute_table(
         Markdown, and the numbers by variant.
     """
     meter = ComputeMeter(weights, root, fps=FPS)
+    titles = {one.name: one.title for one in VARIANTS}
     against = [name for name in AGAINST if name in table]
     header = ["", "frames", "side", "System 1", "grounder", "together", "SAM2", "J&F"]
-    header += [*(f"minus {name}" for name in against), "places, training", "places, test", "unusable", "seconds"]
+    header += [f"minus {titles[name]}" for name in against]
+    header += ["places, training", "places, test", "unusable", "seconds"]
     rows, numbers = [], {}
     for one in (variant for variant in VARIANTS if variant.name in table):
         outcomes = table[one.name]

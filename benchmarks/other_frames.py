@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from baselines import revos_part
-from callbacks.media import markdown_table
 from datamodules.avshapes.oracle import TrueDescriptions
 from datamodules.lessons import fullest_frames
 from datamodules.mixture import MixtureDataModule, Source, Sources
@@ -26,22 +25,10 @@ from models.pipeline import TwoSystemPipeline
 from models.plan import parse_plan
 from models.propagator import SAM2Propagator
 from outcomes import read_outcome
-from rows import row_of
-from score_tables import counted, interval_of, shown
 from side_by_side import weights_digest
-
-EXPLAINED = """\
-Answers keep their descriptions (*own*), or get a true one (*true*), and the same number of other keyframes: the fullest
-by the ground truth (oracle), evenly spread, at random (a mean over four draws), or the clip's first frame alone. J&F
-times 100 over test clips with a target, by each benchmark's own rules; per clip a mean over seeds. Differences are
-paired over clips, with 95 % intervals over videos. Only answers that name a moment are compared, because the others
-have no frames of their own; *without a moment* is the share that they have."""
 
 POLICIES = ("own", "oracle", "uniform", "random", "first")
 """Whose frames: the answer's own, the fullest by the ground truth, evenly spread, drawn at random, the clip's first."""
-
-PAIRS = (("own", "uniform"), ("own", "random"), ("oracle", "own"))
-"""Whose difference is shown."""
 
 DRAWS = 4
 """How often frames are drawn at random, for a mean over them."""
@@ -241,49 +228,3 @@ def measure_all(answers: Sequence[Path], folder: Path, drawn: Drawn, *, processe
             " with by --avshapes-sizes and --cache, and as many --clips."
         )
     return found
-
-
-def frame_tables(found: Mapping[str, Values]) -> str:
-    """One table per benchmark: what other keyframes would have given.
-
-    Args:
-        found: From `measure_all`; runs of one row that differ in their seed alone are taken together.
-    """
-    header = ["answers of", "seeds", "descriptions", *POLICIES]
-    header += [f"{one} - {other}" for one, other in PAIRS]
-    header += ["clips / videos", "without a moment"]
-    parts = []
-    for task, title in (("refavs", "RefAVS"), ("revos", "ReVOS")):
-        rows: dict[str, list[Values]] = {}
-        for name, values in found.items():
-            own = {clip: value for clip, value in values.items() if clip.startswith(f"{task}/")}
-            rows.setdefault(row_of(name), []).append(own)
-        lines = [cells for row, seeds in rows.items() for cells in _row_cells(row, seeds)]
-        parts += [f"### {title}", markdown_table(header, lines)]
-    return "\n\n".join(parts)
-
-
-def _row_cells(row: str, seeds: Sequence[Values]) -> Iterator[list[str]]:
-    answered = [bool(value) for values in seeds for value in values.values()]
-    if not answered:
-        return
-    without = f"{100 * (1 - float(np.mean(answered))):.0f} %"
-    if not any(answered):
-        yield [row, str(len(seeds)), *["-"] * (len(POLICIES) + len(PAIRS) + 1), counted(()), without]
-        return
-    for words in ("own", "true"):
-        jf = {policy: _over_seeds(seeds, f"{words}/{policy}") for policy in POLICIES}
-        cells = [f"{100 * float(np.mean(list(values.values()))):.1f}" for values in jf.values()]
-        for one, other in PAIRS:
-            cells.append(shown(interval_of([{clip: jf[one][clip] - jf[other][clip] for clip in jf[one]}])))
-        yield [row, str(len(seeds)), words, *cells, counted(jf["own"]), without]
-
-
-def _over_seeds(seeds: Sequence[Values], key: str) -> dict[str, float]:
-    """Per clip, the mean over those seeds whose answer names a moment."""
-    values: dict[str, list[float]] = {}
-    for one in seeds:
-        for clip, value in one.items():
-            if value:
-                values.setdefault(clip, []).append(value[key])
-    return {clip: float(np.mean(column)) for clip, column in values.items()}

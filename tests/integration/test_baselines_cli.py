@@ -191,7 +191,7 @@ def test_keyframes_are_replaced_and_compute_is_counted(
     page = (place / "kept" / "results_keyframes.md").read_text()
     assert "| System 1 alone, all 20 frames | 20 | 112 |" in page
     assert "### RefAVS\n\n| answers of | seeds |" in page
-    assert "| rk | 1 | - |" in page.partition("### ReVOS")[2], "no moment was named there"
+    assert "| GRPO, R_K | 1 | - |" in page.partition("### ReVOS")[2], "no moment was named there"
 
     monkeypatch.setattr(script("other_frames"), "frame_values", lambda *_: pytest.fail("measured twice"))
     kept = next((place / "kept").glob("frames_rk_seed0_*.jsonl"))

@@ -24,9 +24,10 @@ def test_frames_are_compared_per_benchmark_where_answers_have_some(script):
         "rk_seed0": {A: values(script, 0.2, 0.1), B: {}, C: values(script, 1.0, 0.0)},
         "rk_seed1": {A: values(script, 0.4, 0.1), B: values(script, 0.9, 0.5), C: values(script, 1.0, 0.0)},
         "base_seed0": {A: {}, B: {}, C: {}},
+        "mine": {A: {}, B: {}, C: {}},
     }
-    refavs, revos = script("other_frames").frame_tables(found).split("### ReVOS")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in refavs.splitlines() if line.startswith("| rk")]
+    refavs, revos = script("frame_tables").frame_tables(found).split("### ReVOS")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in refavs.splitlines() if "R_K" in line]
     header = [cell.strip() for cell in refavs.splitlines()[2].split("|")[1:-1]]
     first = dict(zip(header, rows[0], strict=True))
 
@@ -34,8 +35,18 @@ def test_frames_are_compared_per_benchmark_where_answers_have_some(script):
     assert (first["seeds"], first["own"], first["uniform"]) == ("2", "60.0", "30.0")
     assert first["own - uniform"] == "+30.0 (+20.0 .. +40.0)"
     assert (first["clips / videos"], first["without a moment"]) == ("2 / 2 (few)", "25 %")
-    assert "| base | 1 | - |" in refavs
-    assert "| rk | 2 | own | 100.0 |" in revos
+    assert "| no training | 1 | - |" in refavs
+    assert "| mine | 1 | - |" in refavs, "a row of no table"
+    assert "| GRPO, R_K | 2 | own | 100.0 |" in revos
+
+
+def test_rows_are_called_by_their_titles(script):
+    """Where the page talks about some of them, and where it compares with them."""
+    one_system = script("one_system")
+    titles = {one.name: one.title for one in one_system.VARIANTS}
+    said = " ".join(one_system.EXPLAINED.split())
+    assert all(f"*{titles[name]}*" in said for name in (*one_system.AGAINST, "two_sft", "one"))
+    assert not [name for name in titles if "_" in name and name in said]
 
 
 def test_places_are_compared_with_the_true_ones(script, monkeypatch):

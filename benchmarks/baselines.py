@@ -37,7 +37,7 @@ from rows import (
     with_seeds,
 )
 from score_tables import difference_table, draw, score_table
-from side_by_side import Job, config_digests, leave_if_failed, remember, run_jobs
+from side_by_side import Job, leave_if_failed, remember, remember_configurations, run_jobs
 from table_options import differences, fill_in, made_with, say_if_less, table_parser, usual_or_beside
 
 RUNS = "baselines"
@@ -63,13 +63,15 @@ ROWS = (
 _PROTOCOL = """\
 One policy per row and seed, trained on the RefAVS and ReVOS sides together and tested on both: RefAVS seen and unseen
 (J&F by its own rules, per clip), ReVOS referring, reasoning and their mean (J&F of DAVIS), and the share of absent
-targets that were recognized. Times 100, higher is better; *null S* is the size of masks on absent targets by the
-benchmark's formula, per clip, 0..1, lower is better. *Unusable* is the share of answers, in percent, that name neither
-a moment nor an absence. The first row says on how many clips and videos a column rests; where it says *few*, the
-numbers mean little. The spread after ± is over seeds. *Prompts* counts what was trained on, repeats included: the
-supervised rows go twelve times through the prompts that the others see once. *Seconds* are those of the training steps,
-with the named number of runs side by side. No run has looked at a test clip; settings were chosen on validation clips,
-which no run trains on."""
+targets that were recognized. *Unseen* are pairs of color and shape, or of shape and pitch, that no training clip and no
+demonstration of the task holds; the embedded reasoner has met them in its lessons about the world
+([avshapes.md](avshapes.md)), so the column shows whether training carries over to them, not whether they are known.
+Times 100, higher is better; *null S* is the size of masks on absent targets by the benchmark's formula, per clip, 0..1,
+lower is better. *Unusable* is the share of answers, in percent, that name neither a moment nor an absence. The first
+row says on how many clips and videos a column rests; where it says *few*, the numbers mean little. The spread after ±
+is over seeds. *Prompts* counts what was trained on, repeats included: the supervised rows go twelve times through the
+prompts that the others see once. *Seconds* are those of the training steps, with the named number of runs side by side.
+No run has looked at a test clip; settings were chosen on validation clips, which no run trains on."""
 
 _SUPERVISED = """\
 The supervised rows learn the frames with the greatest visible area. Their description is the expression, which is what
@@ -176,8 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [row for row in ROWS if row.name in options.rows]
     jobs = make_jobs(rows, options.seeds, prompts=options.prompts, clips=options.clips, extra=flags)
     source = made_with("baselines.py", arguments, options)
-    settings = {"prompts": options.prompts, "clips": options.clips, "extra": flags, "weights": source["weights"]}
-    remember(options.folder, settings | config_digests(jobs))
+    kept = {"prompts": options.prompts, "clips": options.clips, "extra": extra, "weights": source["weights"]}
+    remember(options.folder, kept)
+    remember_configurations(jobs, options.folder)
     if not any(flag.startswith(("--data.root", "--data.avshapes")) for flag in extra):
         for benchmark in ("refavs", "revos"):
             ensure_avshapes(benchmark)

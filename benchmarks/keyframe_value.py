@@ -33,7 +33,7 @@ import other_frames
 from one_system import VARIANTS
 from outcomes import Outcome, commits_of, finished, read_outcome, results_of
 from rows import places, weights_flags
-from side_by_side import ROOT, config_digests, leave_if_failed, remember, run_jobs, weights_digest
+from side_by_side import ROOT, leave_if_failed, remember, remember_configurations, run_jobs, weights_digest
 from table_options import differences, fill_in, made_with, say_if_less, table_parser, usual_or_beside
 
 RUNS = "keyframes"
@@ -175,13 +175,14 @@ def add_compute(page: Page, options: argparse.Namespace, extra: Sequence[str]) -
         Names of the jobs that failed.
     """
     flags = [*weights_flags(options.weights), *extra]
-    kept = {"prompts": options.prompts, "clips": options.clips, "videos": options.videos, "extra": flags}
+    kept = {"prompts": options.prompts, "clips": options.clips, "videos": options.videos, "extra": extra}
     root = one_system.long_clips(options.videos, options.cache)
     chosen = [one for one in VARIANTS if one.name in options.variants]
     jobs = one_system.make_jobs(
         chosen, options.seeds, root, prompts=options.prompts, clips=2 * options.clips, extra=flags
     )
-    remember(options.folder, kept | {"weights": weights_digest(options.weights)} | config_digests(jobs))
+    remember(options.folder, kept | {"weights": weights_digest(options.weights)})
+    remember_configurations(jobs, options.folder)
     failed = run_jobs(jobs, options.folder, processes=options.processes)
     folders = places(chosen, options.seeds, options.folder)
     table = finished(folders)

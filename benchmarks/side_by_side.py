@@ -2,8 +2,8 @@
 
 A job is one training and one test, each `python train.py` as a user types it, in a folder of its own. What is done is
 seen from the files that it leaves: a job whose test has written its results is finished, one with a checkpoint goes on
-from there. A job that fails does not keep the others from running. A folder remembers what it was made with,
-configuration files included, and refuses anything else.
+from there. A job that fails does not keep the others from running. A folder remembers what it was made with, a
+job's folder its configuration, and both refuse anything else.
 
 A job's folder is locked while a command works in it, by that command too: if this script is killed and its commands go
 on, whoever starts it again waits for them, and no two trainings write into one folder.
@@ -26,6 +26,8 @@ from pathlib import Path
 from threading import Event, Lock
 from types import FrameType
 from typing import IO, Any, NoReturn, Self
+
+import yaml
 
 from outcomes import newest_run, remember_code, results_of
 
@@ -78,10 +80,20 @@ def remember(folder: Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(before | settings, indent=1) + "\n")
 
 
-def config_digests(jobs: Sequence[Job]) -> dict[str, str]:
-    """Twelve digits per configuration file of some jobs, which differ whenever the file does."""
-    files = sorted({config for job in jobs for config in job.configs})
-    return {file: hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:12] for file in files}
+def remember_configurations(jobs: Sequence[Job], folder: Path) -> None:
+    """Keep with every job what its configuration files say, comments apart, or compare with what was kept.
+
+    Args:
+        jobs: Trained and tested ones as well as those to come.
+        folder: Where their folders are.
+
+    Raises:
+        SystemExit: A job was made with files that said something else.
+    """
+    for job in jobs:
+        said = [yaml.safe_load((ROOT / config).read_text()) for config in job.configs]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+        remember(folder / job.name, {"configuration": digest})
 
 
 def weights_digest(folder: Path) -> str:

@@ -42,23 +42,25 @@ def test_a_folder_keeps_to_its_settings(side, tmp_path):
     side.remember(tmp_path / "runs", {"prompts": 4, "weights": "abc"})
     with pytest.raises(SystemExit, match=r"other settings \(weights: abc -> def\)\. Remove it, or name another"):
         side.remember(tmp_path / "runs", {"prompts": 4, "weights": "def"})
-    side.remember(tmp_path / "runs", {"prompts": 4, "configs/rk.yaml": "123"})
-    with pytest.raises(SystemExit, match=r"other settings \(configs/rk.yaml: 123 -> 456\)"):
-        side.remember(tmp_path / "runs", {"prompts": 4, "configs/rk.yaml": "456"})
+    side.remember(tmp_path / "runs", {"prompts": 4, "clips": "123"})
+    with pytest.raises(SystemExit, match=r"other settings \(clips: 123 -> 456\)"):
+        side.remember(tmp_path / "runs", {"prompts": 4, "clips": "456"})
     side.remember(tmp_path / "runs", {"weights": "abc"})
 
 
-def test_the_content_of_every_configuration_file_is_kept(side, tmp_path, monkeypatch):
+def test_a_job_keeps_to_what_its_own_configuration_files_say(side, tmp_path, monkeypatch):
+    """Comments and the files of other jobs may change."""
     monkeypatch.setattr(side, "ROOT", tmp_path)
     (tmp_path / "a.yaml").write_text("beta: 0")
     (tmp_path / "b.yaml").write_text("beta: 0")
-    jobs = [side.Job("one", ("a.yaml",), None, ()), side.Job("two", ("a.yaml", "b.yaml"), None, ())]
-    before = side.config_digests(jobs)
-    assert list(before) == ["a.yaml", "b.yaml"]
+    one, two = side.Job("one", ("a.yaml",), None, ()), side.Job("two", ("a.yaml", "b.yaml"), None, ())
+    side.remember_configurations([one, two], tmp_path / "runs")
+    (tmp_path / "b.yaml").write_text("# Measured.\nbeta: 0")
+    side.remember_configurations([one, two], tmp_path / "runs")
     (tmp_path / "b.yaml").write_text("beta: 1")
-    after = side.config_digests(jobs)
-    assert after["a.yaml"] == before["a.yaml"]
-    assert after["b.yaml"] != before["b.yaml"]
+    side.remember_configurations([one], tmp_path / "runs")
+    with pytest.raises(SystemExit, match=r"two holds runs with other settings \(configuration: "):
+        side.remember_configurations([two], tmp_path / "runs")
 
 
 def test_a_job_without_results_is_not_finished(script, tmp_path):

@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = finished(places(rows, options.seeds, options.folder))
     if table:
         missing = [row.name for row in rows if row.name not in table]
-        source["commit"] = commits_of(table)
+        source["commit"] = commits_of({row.title: table[row.name] for row in rows if row.name in table})
         write_all(table, missing, source, options, less=[*less, *(f"{name} failed" for name in failed)])
     leave_if_failed(failed, options.folder)
 

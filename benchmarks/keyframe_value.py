@@ -31,7 +31,7 @@ import frame_tables
 import one_system
 import other_frames
 from one_system import VARIANTS
-from outcomes import Outcome, commits_of, finished, read_outcome, results_of
+from outcomes import Outcome, by_code, finished, made_by, read_outcome, results_of
 from rows import places, weights_flags
 from side_by_side import ROOT, leave_if_failed, remember, remember_configurations, run_jobs, weights_digest
 from table_options import differences, fill_in, made_with, say_if_less, table_parser, usual_or_beside
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"not finished, so their frames are not replaced: {names}. Make them, or name others with --answers")
         less += [f"{folder} is not finished" for folder in missing]
     if answers:
-        add_frames(page, answers, options)
+        add_frames(page, {folder.name: read_outcome(folder) for folder in answers}, options)
     if not less:
         page.write(is_whole=True)
     print(page.text)
@@ -139,18 +139,18 @@ class Page:
         """The page so far."""
         return "\n\n".join([*self._parts, "\n".join(f"- {name}: {value}" for name, value in self._source.items())])
 
-    def add(self, name: str, parts: Sequence[str], numbers: object, table: Mapping[str, Sequence[Outcome]]) -> None:
+    def add(self, name: str, parts: Sequence[str], numbers: object, source: Mapping[str, str]) -> None:
         """Add a part and write.
 
         Args:
             name: Of its numbers.
             parts: Paragraphs.
             numbers: What JSON can hold.
-            table: The runs that it rests on.
+            source: Which code trained, tested and measured.
         """
         self._parts += parts
         self.numbers[name] = numbers
-        self._source[f"commit of {name}"] = commits_of(table)
+        self._source |= source
         self.write(is_whole=False)
 
     def write(self, *, is_whole: bool) -> None:
@@ -191,16 +191,26 @@ def add_compute(page: Page, options: argparse.Namespace, extra: Sequence[str]) -
         parts = ["## The same compute for one system", one_system.EXPLAINED, text]
         missing = [one.title for one in chosen if one.name not in table]
         parts += [f"Not finished: {'; '.join(missing)}."] if missing else []
-        page.add("compute", parts, numbers, table)
+        page.add("compute", parts, numbers, one_system.compute_codes(table, numbers))
     return failed
 
 
-def add_frames(page: Page, answers: Sequence[Path], options: argparse.Namespace) -> None:
-    """Replace the frames of finished answers, and add what comes out to the page."""
+def add_frames(page: Page, answers: Mapping[str, Outcome], options: argparse.Namespace) -> None:
+    """Replace the frames of finished answers, and add what comes out to the page.
+
+    Args:
+        page: What is written.
+        answers: By the name of the run.
+        options: Which clips were answered, where measured values are kept.
+    """
     drawn = other_frames.Drawn(options.clips, options.weights, options.cache, options.avshapes_sizes)
     found = other_frames.measure_all(answers, options.folder, drawn, processes=options.processes)
-    parts = ["## What other keyframes would have given", frame_tables.EXPLAINED, frame_tables.frame_tables(found)]
-    page.add("frames", parts, found, {path.name: [read_outcome(path)] for path in answers})
+    values = {name: one.values for name, one in found.items()}
+    parts = ["## What other keyframes would have given", frame_tables.EXPLAINED, frame_tables.frame_tables(values)]
+    titles = {name: frame_tables.title_of(name) for name in answers}
+    answered = by_code((titles[name], made_by(outcome)) for name, outcome in answers.items())
+    measured = by_code((titles[name], code) for name, one in found.items() for code in one.codes)
+    page.add("frames", parts, values, {"commit of answers": answered, "frames measured by": measured})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from grpo.shared_engine import SharedEngine
 from models.places import parse_places
 from models.plan import parse_plan
 from models.reasoner import Reasoner
-from outcomes import newest_run, read_outcome
+from outcomes import newest_run, read_outcome, this_code
+from side_by_side import digest_of, weights_digest
 
 PROMPTS = 64
 """Training prompts that are answered once more."""
@@ -58,29 +60,43 @@ def _painted(text: str) -> Bool[np.ndarray, "100 100"]:
     return covered
 
 
-def learned(job: Path, root: Path, *, fps: float) -> dict[str, float]:
-    """Mean IoU of a finished job's places; measured once and kept in its folder.
+@dataclass(frozen=True)
+class Learned:
+    """Mean IoU of the places that a job's System 1 writes.
+
+    Attributes:
+        training: Over prompts that it was trained on.
+        held_out: Over its test clips with a target.
+        measured_by: Commit of the code that measured.
+    """
+
+    training: float
+    held_out: float
+    measured_by: str
+
+
+def learned(job: Path, root: Path, *, fps: float) -> Learned:
+    """What a finished job has learned; measured once for its adapter, its answers and this very file.
 
     Args:
-        job: Its folder.
+        job: Its folder, where that is kept.
         root: ReVOS tree that it was trained and tested on.
         fps: Frames per second of the videos.
 
-    Returns:
-        "training": over prompts that it was trained on; "held_out": over its test clips with a target.
+    Raises:
+        FileNotFoundError: The job has no training.
     """
-    kept = job / "places.json"
+    run, texts = newest_run(job), read_outcome(job).texts
+    if run is None:
+        raise FileNotFoundError(f"{job} has no training; only trained jobs have learned places")
+    digest = digest_of(Path(__file__).read_text(), json.dumps(texts), weights_digest(run / "adapter"))
+    kept = job / f"places_{digest}.json"
     if not kept.is_file():
-        texts = read_outcome(job).texts
         reader = ReVOS(root, split="valid", fps=fps)
         tested = [(clip, texts[clip.id]) for clip in reader if clip.id in texts and not clip.is_null]
-        run = newest_run(job)
-        if run is None:
-            raise FileNotFoundError(f"{job} has no training; only trained jobs have learned places")
-        found = {"training": _mean_iou(training_answers(run)), "held_out": _mean_iou(tested)}
-        kept.write_text(json.dumps(found) + "\n")
-    content: dict[str, float] = json.loads(kept.read_text())
-    return content
+        found = Learned(_mean_iou(training_answers(run)), _mean_iou(tested), this_code())
+        kept.write_text(json.dumps(asdict(found)) + "\n")
+    return Learned(**json.loads(kept.read_text()))
 
 
 def _mean_iou(answers: Sequence[tuple[Clip, str]] | Iterator[tuple[Clip, str]]) -> float:

@@ -14,7 +14,7 @@ from compute import ComputeMeter
 from datamodules.avshapes.make import ensure_avshapes
 from datamodules.avshapes.settings import WORLDS
 from learned_places import learned
-from outcomes import Outcome
+from outcomes import Outcome, by_code, commits_of, this_code
 from rows import GRPO, QUIET, SFT, TESTED, Row, drawn_flags, job_name, seed_flags, with_seeds
 from score_tables import column, counted, interval, scored, shown
 from side_by_side import Job
@@ -141,7 +141,7 @@ def compute_table(
         shares = [f"{value:.2f}" for value in (spent.system_1, spent.grounder, together, spent.propagator)]
         values = [column(outcome, KEYS) for outcome in outcomes]
         changes = ["" if one.name == name else shown(interval(outcomes, table[name], KEYS)) for name in against]
-        places = [learned(job, root, fps=FPS) for job in jobs[one.name]] if one.alone else []
+        places = [vars(learned(job, root, fps=FPS)) for job in jobs[one.name]] if one.alone else []
         ious = [f"{np.mean([p[part] for p in places]):.2f}" if places else "" for part in ("training", "held_out")]
         unusable = scored(np.array([column(outcome, ["parse_failures"]) for outcome in outcomes]))
         seconds = f"{np.mean([outcome.seconds for outcome in outcomes]):.0f}"
@@ -151,3 +151,17 @@ def compute_table(
     clips = next(iter(table.values()))[0].clips
     tested = counted(clip for clip, values in clips.items() if values.keys() & set(KEYS))
     return f"{markdown_table(header, rows)}\n\nTest clips / videos: {tested}.", numbers
+
+
+def compute_codes(table: Mapping[str, Sequence[Outcome]], numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Which code made what `compute_table` shows; operations are counted anew every time.
+
+    Args:
+        table: Runs by variant.
+        numbers: From there.
+    """
+    rows = [one for one in VARIANTS if one.name in table]
+    made = commits_of({one.title: table[one.name] for one in rows})
+    places = [(one.title, place["measured_by"]) for one in rows for place in numbers[one.name]["places"]]
+    found = {"commit of compute": made, "operations counted by": this_code()}
+    return found | ({"places measured by": by_code(places)} if places else {})

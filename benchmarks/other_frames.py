@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,8 +23,8 @@ from models.detector import DetectorGrounder
 from models.pipeline import TwoSystemPipeline
 from models.plan import parse_plan
 from models.propagator import SAM2Propagator
-from outcomes import read_outcome
-from side_by_side import weights_digest
+from outcomes import Outcome, this_code
+from side_by_side import digest_of, weights_digest
 
 POLICIES = ("own", "oracle", "uniform", "random", "first")
 """Whose frames: the answer's own, the fullest by the ground truth, evenly spread, drawn at random, the clip's first."""
@@ -156,25 +155,38 @@ Values = dict[str, dict[str, float]]
 """By clip id, J&F by ``<own or true>/<policy>``; nothing for an answer that names no moment."""
 
 
-def measure(answers: Path, folder: Path, drawn: Drawn) -> Values:
-    """The values of every clip that a run has answered; what an earlier call has measured is kept.
+@dataclass(frozen=True)
+class Measured:
+    """What a run's answers would have given with other keyframes.
+
+    Attributes:
+        values: Of every clip with a target.
+        codes: Commits of the code that has measured them.
+    """
+
+    values: Values
+    codes: tuple[str, ...]
+
+
+def measure(name: str, texts: Mapping[str, str], *, folder: Path, drawn: Drawn, code: str) -> Measured:
+    """The values of every clip that is drawn; what an earlier call has measured is kept, with the commit that it had.
 
     Args:
-        answers: Folder of a finished run.
-        folder: Where measured values are kept, one file for these answers, weights and this code.
+        name: Of the run that gave the answers.
+        texts: Its answers, by clip id.
+        folder: Where measured values are kept, one file for these answers, weights and this very file.
         drawn: The clips.
+        code: Commit of the code that measures now.
     """
-    outcome = read_outcome(answers)
-    made_of = [Path(__file__).read_text(), json.dumps(outcome.texts), weights_digest(drawn.weights)]
-    digest = hashlib.sha256("".join(made_of).encode())
-    kept = folder / f"frames_{answers.name}_{digest.hexdigest()[:12]}.jsonl"
+    digest = digest_of(Path(__file__).read_text(), json.dumps(texts), weights_digest(drawn.weights))
+    kept = folder / f"frames_{name}_{digest}.jsonl"
     # A line that was cut off has no end.
     lines = (
         [line for line in kept.read_text().splitlines(keepends=True) if line.endswith("\n")] if kept.exists() else []
     )
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text("".join(lines))
-    found: Values = dict(json.loads(line) for line in lines)
+    found: dict[str, tuple[dict[str, float], str]] = {clip: (values, by) for clip, values, by in map(json.loads, lines)}
     grounder = DetectorGrounder(str(drawn.weights / "grounder"))
     propagator = SAM2Propagator(str(drawn.weights / "propagator"))
     grounder.load()
@@ -182,12 +194,13 @@ def measure(answers: Path, folder: Path, drawn: Drawn) -> Values:
     pipeline = TwoSystemPipeline(grounder, propagator)
     with kept.open("a") as file:
         for clip, words in measured_clips(drawn.data()):
-            if clip.id in outcome.texts and clip.id not in found:
+            if clip.id in texts and clip.id not in found:
                 rng = np.random.default_rng(sum(clip.id.encode()))
-                found[clip.id] = frame_values(clip, outcome.texts[clip.id], words, pipeline, rng)
-                file.write(json.dumps([clip.id, found[clip.id]]) + "\n")
+                found[clip.id] = frame_values(clip, texts[clip.id], words, pipeline, rng), code
+                file.write(json.dumps([clip.id, *found[clip.id]]) + "\n")
                 file.flush()
-    return found
+    codes = dict.fromkeys(by for _, by in found.values())
+    return Measured({clip: values for clip, (values, _) in found.items()}, tuple(codes))
 
 
 def refuse_equal_names(answers: Sequence[Path]) -> None:
@@ -208,20 +221,21 @@ def refuse_equal_names(answers: Sequence[Path]) -> None:
         )
 
 
-def measure_all(answers: Sequence[Path], folder: Path, drawn: Drawn, *, processes: int) -> dict[str, Values]:
-    """The values of several runs, by the names of their folders, which have to differ; see `refuse_equal_names`.
+def measure_all(answers: Mapping[str, Outcome], folder: Path, drawn: Drawn, *, processes: int) -> dict[str, Measured]:
+    """The values of several runs, by their names.
 
     Raises:
         SystemExit: A run was tested on none of these clips.
     """
-    work = partial(measure, folder=folder, drawn=drawn)
+    texts = [outcome.texts for outcome in answers.values()]
+    work = partial(measure, folder=folder, drawn=drawn, code=this_code())
     if processes == 1:
-        values = list(map(work, answers))
+        measured = list(map(work, answers, texts))
     else:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            values = list(pool.map(work, answers))
-    found = {path.name: one for path, one in zip(answers, values, strict=True)}
-    empty = [name for name, one in found.items() if not one]
+            measured = list(pool.map(work, answers, texts))
+    found = dict(zip(answers, measured, strict=True))
+    empty = [name for name, one in found.items() if not one.values]
     if empty:
         raise SystemExit(
             f"{', '.join(empty)}: tested on none of the clips that are drawn here. Name the sizes that they were made"

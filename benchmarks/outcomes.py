@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,11 @@ def newest_run(folder: Path) -> Path | None:
     return runs[-1] if runs else None
 
 
+def this_code() -> str:
+    """The commit of the code that runs."""
+    return commit(Path(__file__).parent) or "unknown"
+
+
 def remember_code(folder: Path, root: Path, *, goes_on: bool) -> None:
     """Write down which code trains a job.
 
@@ -70,15 +75,28 @@ def remember_code(folder: Path, root: Path, *, goes_on: bool) -> None:
 
 
 def commits_of(table: Mapping[str, Sequence[Outcome]]) -> str:
-    """The code that rows were made with: one commit, or each with the rows that are its."""
-    rows: dict[str, list[str]] = {}
-    for name, outcomes in table.items():
-        for code in dict.fromkeys(map(_code, outcomes)):
-            rows.setdefault(code, []).append(name)
-    return next(iter(rows)) if len(rows) == 1 else ", ".join(f"{one} ({', '.join(of)})" for one, of in rows.items())
+    """The code that rows were made with: one commit, or each with the rows that are its.
+
+    Args:
+        table: Runs by what the row is called.
+    """
+    return by_code((name, made_by(outcome)) for name, outcomes in table.items() for outcome in outcomes)
 
 
-def _code(outcome: Outcome) -> str:
+def by_code(made: Iterable[tuple[str, str]]) -> str:
+    """One commit, or each with what is its.
+
+    Args:
+        made: Names, each with a commit.
+    """
+    names: dict[str, dict[str, None]] = {}
+    for name, code in made:
+        names.setdefault(code, {})[name] = None
+    return next(iter(names)) if len(names) == 1 else "; ".join(f"{one} ({'; '.join(of)})" for one, of in names.items())
+
+
+def made_by(outcome: Outcome) -> str:
+    """The code that trained and tested a run."""
     tested = outcome.tested_by or "unknown"
     if set(outcome.trained_by) <= {tested}:
         return tested

@@ -104,6 +104,11 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def digest_of(*made_of: str) -> str:
+    """Twelve digits that differ whenever one of some texts does."""
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
+
+
 def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int = 2) -> list[str]:
     """Run what is not finished. Ctrl-C and SIGTERM stop the commands that run, and this ends once they have saved.
 

@@ -187,7 +187,15 @@ def test_keyframes_are_replaced_and_compute_is_counted(
     assert spent["one_frames"]["grounder"] == 0 < spent["two_oracle"]["grounder"] == spent["two"]["grounder"]
     assert spent["one_frames"]["system_1"] > spent["two"]["system_1"] > 0
     assert spent["one_frames"]["propagator"] == spent["two"]["propagator"] > 0
-    assert set(numbers["compute"]["one_frames"]["places"][0]) == {"training", "held_out"}
+    assert set(numbers["compute"]["one_frames"]["places"][0]) == {"training", "held_out", "measured_by"}
+    named = (
+        "commit of compute",
+        "operations counted by",
+        "places measured by",
+        "commit of answers",
+        "frames measured by",
+    )
+    assert {numbers["provenance"][name] for name in named} == {commit(ROOT) or "unknown"}
     page = (place / "kept" / "results_keyframes.md").read_text()
     assert "| System 1 alone, all 20 frames | 20 | 112 |" in page
     assert "### RefAVS\n\n| answers of | seeds |" in page

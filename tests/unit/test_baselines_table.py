@@ -143,10 +143,11 @@ def test_of_a_step_that_a_resume_repeats_the_second_time_counts(script, tmp_path
 def test_rows_made_by_different_code_say_so(script):
     commits_of, made = script("outcomes").commits_of, outcome(script, {})
     runs = {"a": [made], "b": [replace(made, tested_by="123")]}
-    assert commits_of(runs) == "unknown (a), 123 (b)"
+    assert commits_of(runs) == "unknown (a); 123 (b)"
     assert commits_of({"b": runs["b"], "c": [replace(made, tested_by="123", trained_by=("123",))]}) == "123"
     resumed = [replace(made, tested_by="123", trained_by=("99", "100"))]
     assert commits_of({"b": resumed}) == "trained by 99 and 100, tested by 123"
+    assert commits_of({"c": [*runs["b"], *runs["b"], made]}) == "123 (c); unknown (c)"
 
 
 def differences(script, table, *flags):

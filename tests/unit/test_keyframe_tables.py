@@ -1,6 +1,7 @@
 """The numbers of the pages on keyframes and compute, from made-up answers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,6 +66,47 @@ def test_places_are_compared_with_the_true_ones(script, monkeypatch):
     assert module.place_iou(clip, answer(1)) == pytest.approx(0.5)
     assert module.place_iou(clip, answer(1, 7)) == pytest.approx(0.25)
     assert module.place_iou(clip, "nothing") == 0.0
+
+
+def test_places_are_measured_once_for_an_adapter_and_its_answers(script, monkeypatch, tmp_path):
+    """What other code has measured is kept, and named."""
+    module, texts = script("learned_places"), {"a": "x"}
+    (tmp_path / "version_0" / "adapter").mkdir(parents=True)
+    adapter = tmp_path / "version_0" / "adapter" / "adapter_model.safetensors"
+    adapter.write_text("first")
+    monkeypatch.setattr(module, "read_outcome", lambda job: SimpleNamespace(texts=texts))
+    monkeypatch.setattr(module, "ReVOS", lambda *_, **__: [])
+    monkeypatch.setattr(module, "training_answers", lambda run: ["training"])
+    monkeypatch.setattr(module, "_mean_iou", lambda answers: float(len(answers)))
+
+    def measured_by(code):
+        monkeypatch.setattr(module, "this_code", lambda: code)
+        found = module.learned(tmp_path, tmp_path, fps=1.0)
+        assert (found.training, found.held_out) == (1.0, 0.0)
+        return found.measured_by
+
+    assert [measured_by("1"), measured_by("2")] == ["1", "1"]
+    adapter.write_text("second")
+    assert [measured_by("3"), measured_by("4")] == ["3", "3"]
+    texts["a"] = "y"
+    assert measured_by("5") == "5"
+    with pytest.raises(FileNotFoundError, match="only trained jobs have learned places"):
+        module.learned(tmp_path / "nothing", tmp_path, fps=1.0)
+
+
+def test_the_code_of_every_number_is_named(script, monkeypatch):
+    """Runs, counted operations, and places, by the titles of rows."""
+    one_system, made = script("one_system"), script("outcomes").Outcome({}, {}, {}, 0, 0, 0.0, {}, tested_by="1")
+    monkeypatch.setattr(one_system, "this_code", lambda: "9")
+    table = {"two": [made], "one": [made, replace(made, tested_by="2")], "one_both": [made]}
+    numbers = {"two": {"places": []}, "one": {"places": [{"measured_by": "1"}] * 2}, "one_both": {"places": []}}
+
+    assert one_system.compute_codes(table, numbers) == {
+        "commit of compute": "1 (System 1 alone; System 1 alone, both; two systems, no training); 2 (System 1 alone)",
+        "operations counted by": "9",
+        "places measured by": "1",
+    }
+    assert set(one_system.compute_codes({"two": [made]}, numbers)) == {"commit of compute", "operations counted by"}
 
 
 GRPO, SFT = "configs/baselines/grpo.yaml", "configs/baselines/sft.yaml"

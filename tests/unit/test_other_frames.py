@@ -1,6 +1,7 @@
 """Which frames are put in the place of an answer's own, and what is measured of them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,3 +117,42 @@ def test_descriptions_stay_and_frames_are_replaced(script, make_clip):
 
 def test_an_answer_without_a_moment_has_no_values(script, make_clip):
     assert script("other_frames").frame_values(make_clip(), "nothing", "the truth", None, None) == {}
+
+
+@pytest.fixture
+def measure(script, make_clip, monkeypatch, tmp_path):
+    """Measure some clips with code of some commit: the values, and which of them are measured now."""
+    module, measured = script("other_frames"), []
+    for part in ("DetectorGrounder", "SAM2Propagator"):
+        monkeypatch.setattr(module, part, lambda path: SimpleNamespace(load=lambda: None))
+    monkeypatch.setattr(module, "frame_values", lambda clip, *_: measured.append(clip.id) or {"own/own": 0.5})
+    drawn = SimpleNamespace(weights=tmp_path / "weights", data=lambda: None)
+
+    def run(names, code, answer="x"):
+        measured.clear()
+        monkeypatch.setattr(module, "measured_clips", lambda _: [(make_clip(name), "the truth") for name in names])
+        texts = dict.fromkeys(("a", "b"), answer)
+        return module.measure("rk_seed0", texts, folder=tmp_path / "kept", drawn=drawn, code=code), list(measured)
+
+    return run
+
+
+def test_values_that_other_code_has_measured_are_kept_and_named(script, measure):
+    module = script("other_frames")
+    assert measure(["a"], "1") == (module.Measured({"a": {"own/own": 0.5}}, ("1",)), ["a"])
+    both = {"a": {"own/own": 0.5}, "b": {"own/own": 0.5}}
+    assert measure(["a", "b"], "2") == (module.Measured(both, ("1", "2")), ["b"])
+    assert measure(["a", "b"], "3") == (module.Measured(both, ("1", "2")), [])
+
+
+def test_other_answers_weights_and_ways_to_measure_are_measured_again(script, measure, monkeypatch, tmp_path):
+    both = ["a", "b"]
+    assert measure(both, "1")[1] == both
+    assert measure(both, "2", answer="y")[1] == both
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "x.safetensors").write_text("new")
+    assert measure(both, "2")[1] == both
+    (tmp_path / "other.py").write_text("another way")
+    monkeypatch.setattr(script("other_frames"), "__file__", str(tmp_path / "other.py"))
+    found, measured = measure(both, "2")
+    assert (found.codes, measured) == (("2",), both)

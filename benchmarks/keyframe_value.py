@@ -94,21 +94,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is left, write and print.
 
     Raises:
-        SystemExit: Some jobs failed; what is finished is written all the same.
+        SystemExit: Answers are about other clips, before anything runs; or some jobs failed, and what is finished is
+            written all the same.
     """
     options, extra = parse(arguments)
     less = differences(options, parse([])[0], extra)
     page = Page(options, made_with("keyframe_value.py", arguments, options))
-    failed = add_compute(page, options, extra) if options.variants else []
-    less += [f"{name} failed" for name in failed]
-    answers = [folder for folder in options.answers if results_of(folder) is not None]
-    if len(answers) < len(options.answers):
-        missing = [str(folder) for folder in options.answers if folder not in answers]
+    answers = {folder.name: read_outcome(folder) for folder in options.answers if results_of(folder) is not None}
+    if missing := [str(folder) for folder in options.answers if folder.name not in answers]:
         names = ", ".join(missing)
         print(f"not finished, so their frames are not replaced: {names}. Make them, or name others with --answers")
         less += [f"{folder} is not finished" for folder in missing]
+    drawn = other_frames.Drawn(options.clips, options.weights, options.cache, options.avshapes_sizes)
     if answers:
-        add_frames(page, {folder.name: read_outcome(folder) for folder in answers}, options)
+        other_frames.refuse_other_clips(answers, drawn)
+    failed = add_compute(page, options, extra) if options.variants else []
+    less += [f"{name} failed" for name in failed]
+    if answers:
+        add_frames(page, answers, drawn, options)
     if not less:
         page.write(is_whole=True)
     print(page.text)
@@ -195,15 +198,17 @@ def add_compute(page: Page, options: argparse.Namespace, extra: Sequence[str]) -
     return failed
 
 
-def add_frames(page: Page, answers: Mapping[str, Outcome], options: argparse.Namespace) -> None:
+def add_frames(
+    page: Page, answers: Mapping[str, Outcome], drawn: other_frames.Drawn, options: argparse.Namespace
+) -> None:
     """Replace the frames of finished answers, and add what comes out to the page.
 
     Args:
         page: What is written.
         answers: By the name of the run.
-        options: Which clips were answered, where measured values are kept.
+        drawn: The clips that they are about.
+        options: Where measured values are kept, and how many runs go side by side.
     """
-    drawn = other_frames.Drawn(options.clips, options.weights, options.cache, options.avshapes_sizes)
     found = other_frames.measure_all(answers, options.folder, drawn, processes=options.processes)
     values = {name: one.values for name, one in found.items()}
     parts = ["## What other keyframes would have given", frame_tables.EXPLAINED, frame_tables.frame_tables(values)]

@@ -173,7 +173,7 @@ def measure(name: str, texts: Mapping[str, str], *, folder: Path, drawn: Drawn, 
 
     Args:
         name: Of the run that gave the answers.
-        texts: Its answers, by clip id.
+        texts: Its answers, by clip id, to all of the drawn clips.
         folder: Where measured values are kept, one file for these answers, weights and this very file.
         drawn: The clips.
         code: Commit of the code that measures now.
@@ -194,7 +194,7 @@ def measure(name: str, texts: Mapping[str, str], *, folder: Path, drawn: Drawn, 
     pipeline = TwoSystemPipeline(grounder, propagator)
     with kept.open("a") as file:
         for clip, words in measured_clips(drawn.data()):
-            if clip.id in texts and clip.id not in found:
+            if clip.id not in found:
                 rng = np.random.default_rng(sum(clip.id.encode()))
                 found[clip.id] = frame_values(clip, texts[clip.id], words, pipeline, rng), code
                 file.write(json.dumps([clip.id, *found[clip.id]]) + "\n")
@@ -221,24 +221,46 @@ def refuse_equal_names(answers: Sequence[Path]) -> None:
         )
 
 
+def refuse_other_clips(answers: Mapping[str, Outcome], drawn: Drawn) -> None:
+    """All answers about a target have to be about the clips that are drawn here; absent targets have no frames.
+
+    Args:
+        answers: By the name of the run.
+        drawn: The clips.
+
+    Raises:
+        SystemExit: A run was tested on more of them, on fewer, or on others.
+    """
+    here = {clip.id for clip, _ in measured_clips(drawn.data())}
+    other = []
+    for name, outcome in answers.items():
+        tested = {clip for clip, values in outcome.clips.items() if "jf" in values}
+        if tested != here:
+            other.append(
+                f"{name} answered {len(tested)} test clips with a target, {len(tested & here)} of them drawn here"
+            )
+    if other:
+        raise SystemExit(
+            f"{len(here)} test clips with a target are drawn here, and answers are about others: {'; '.join(other)}."
+            " Give as many --clips as they were tested with, and name the sizes and the folder of generated clips by"
+            " --avshapes-sizes and --cache."
+        )
+
+
 def measure_all(answers: Mapping[str, Outcome], folder: Path, drawn: Drawn, *, processes: int) -> dict[str, Measured]:
     """The values of several runs, by their names.
 
-    Raises:
-        SystemExit: A run was tested on none of these clips.
+    Args:
+        answers: By the name of the run, about the drawn clips; see `refuse_other_clips`.
+        folder: Where measured values are kept.
+        drawn: The clips.
+        processes: How many runs at a time.
     """
     texts = [outcome.texts for outcome in answers.values()]
     work = partial(measure, folder=folder, drawn=drawn, code=this_code())
     if processes == 1:
-        measured = list(map(work, answers, texts))
+        found = list(map(work, answers, texts))
     else:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            measured = list(pool.map(work, answers, texts))
-    found = dict(zip(answers, measured, strict=True))
-    empty = [name for name, one in found.items() if not one.values]
-    if empty:
-        raise SystemExit(
-            f"{', '.join(empty)}: tested on none of the clips that are drawn here. Name the sizes that they were made"
-            " with by --avshapes-sizes and --cache, and as many --clips."
-        )
-    return found
+            found = list(pool.map(work, answers, texts))
+    return dict(zip(answers, found, strict=True))

@@ -185,6 +185,18 @@ def test_answers_of_one_name_are_refused_before_anything_runs(script, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_answers_about_other_clips_are_refused_before_anything_runs(script, monkeypatch, tmp_path):
+    (tmp_path / "rk_seed0" / "test_0").mkdir(parents=True)
+    (tmp_path / "rk_seed0" / "test_0" / "clips.jsonl").write_text(json.dumps({"clip": A, "text": "x", "jf": 0.5}))
+    results = {"metrics": {}, "provenance": {"commit": None}}
+    (tmp_path / "rk_seed0" / "test_0" / "results.json").write_text(json.dumps(results))
+    monkeypatch.setattr(script("other_frames").Drawn, "data", lambda drawn: None)
+    monkeypatch.setattr(script("other_frames"), "measured_clips", lambda data: [(SimpleNamespace(id=B), "the truth")])
+    with pytest.raises(SystemExit, match=r"rk_seed0 answered 1 .*, 0 of them drawn here"):
+        script("keyframe_value").main(["--answers", str(tmp_path / "rk_seed0"), f"--folder={tmp_path / 'kept'}"])
+    assert not (tmp_path / "kept").exists()
+
+
 def test_all_seeds_of_the_method_are_looked_at(script):
     def names(*seeds):
         return [folder.name for folder in script("keyframe_value").usual_answers(False, seeds)]

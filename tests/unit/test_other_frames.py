@@ -156,3 +156,23 @@ def test_other_answers_weights_and_ways_to_measure_are_measured_again(script, me
     monkeypatch.setattr(script("other_frames"), "__file__", str(tmp_path / "other.py"))
     found, measured = measure(both, "2")
     assert (found.codes, measured) == (("2",), both)
+
+
+def test_answers_about_other_clips_are_refused(script, make_clip, monkeypatch):
+    """Clips a and b are drawn; an answer about an absent target, which has no J&F, is about no clip of theirs."""
+    module, outcome = script("other_frames"), script("outcomes").Outcome
+    monkeypatch.setattr(module, "measured_clips", lambda _: [(make_clip(name), "the truth") for name in "ab"])
+    drawn = SimpleNamespace(data=lambda: None)
+
+    def answers(**runs):
+        made = {name: {clip: {"jf": 0.5} for clip in clips} | {"null": {"s": 0.0}} for name, clips in runs.items()}
+        return {name: outcome({}, clips, {}, 0, 0, 0.0, {}) for name, clips in made.items()}
+
+    module.refuse_other_clips(answers(same="ab"), drawn)
+    said = (
+        r"2 test clips .* others: fewer answered 1 .*, 1 of them drawn here; more answered 3 .*, 2 of .* many --clips"
+    )
+    with pytest.raises(SystemExit, match=said):
+        module.refuse_other_clips(answers(same="ab", fewer="a", more="abc"), drawn)
+    with pytest.raises(SystemExit, match=r"none answered 0 .* --avshapes-sizes and --cache"):
+        module.refuse_other_clips(answers(none=""), drawn)

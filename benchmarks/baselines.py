@@ -138,7 +138,10 @@ def write_page(
     parts.append(f"![The same numbers as bars, over clips / videos; dots are seeds]({_relative(picture, page)})")
     for other, title in COMPARED.items():
         if other in table and len(table) > 1:
-            lead = f"Difference to *{title}*, paired over clips, with 95 % intervals over videos."
+            lead = (
+                f"Difference to *{title}*, paired over clips, with 95 % intervals over videos. Where no row differed in"
+                " truth, one of twenty intervals would leave zero out."
+            )
             parts += [f"## Against {title}", lead, difference_table(table, titles, other)]
     parts.append("\n".join(f"- {name}: {value}" for name, value in source.items()))
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ class Tree:
         lines += ["Expected:", *(f"  {line}" for line in self.picture.strip().splitlines())]
         lines.append(f"Found: {_listing(root)}")
         lines.append(
-            "Point --data.root (--root for metrics.score) at the right folder; a training can leave out single clips"
+            "Point --data.root at the right folder (--root for metrics.score); a training can leave out single clips"
             " that lack files with --data.on_bad_sample skip. docs/data.md says where to get it, and"
             f" `python -m datamodules.layout {self.command} FOLDER` checks it."
         )

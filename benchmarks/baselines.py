@@ -139,8 +139,8 @@ def write_page(
     for other, title in COMPARED.items():
         if other in table and len(table) > 1:
             lead = (
-                f"Difference to *{title}*, paired over clips, with 95 % intervals over videos. Where no row differed in"
-                " truth, one of twenty intervals would leave zero out."
+                f"Difference to *{title}*, paired over clips, with 95 % intervals over videos. Where no row differed\n"
+                "in truth, one of twenty intervals would leave zero out."
             )
             parts += [f"## Against {title}", lead, difference_table(table, titles, other)]
     parts.append("\n".join(f"- {name}: {value}" for name, value in source.items()))
@@ -220,7 +220,7 @@ def write_all(
     write_page(table, missing, source, page, picture)
     content = {name: [outcome_record(outcome) for outcome in outcomes] for name, outcomes in table.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"provenance": source, "rows": content}, indent=1) + "\n")
+    file.write_text(json.dumps({"provenance": source, "rows": content}) + "\n")
     print(score_table(table, {row.name: row.title for row in ROWS}))
     print(f"written to {page}, {picture} and {file}")
     say_if_less(less)

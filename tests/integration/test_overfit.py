@@ -12,7 +12,8 @@ def test_the_reward_rises_on_prompts_that_come_again(
 ) -> None:
     given = ["--config=configs/refavs.yaml", "--config=configs/debug/overfit.yaml"]
     places = [f"--trainer.logger.save_dir={tmp_path}", f"--data.avshapes_cache={benchmark_cache}"]
-    assert command(["fit", *given, *places]) == 0
+    held_out = ["--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0"]
+    assert command(["fit", *given, *places, *held_out]) == 0
 
     events = EventAccumulator(str(tmp_path / "debug_overfit" / "version_0"))
     events.Reload()

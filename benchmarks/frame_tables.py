@@ -8,16 +8,19 @@ import numpy as np
 
 from baselines import ROWS
 from callbacks.media import markdown_table
-from other_frames import POLICIES, Values
+from other_frames import POLICIES, WORDS, Values
 from rows import row_of
-from score_tables import counted, interval_of, shown
+from score_tables import PerSeed, counted, interval_of, shown
 
 EXPLAINED = """\
-Answers keep their descriptions (*own*), or get a true one (*true*), and the same number of other keyframes: the fullest
-by the ground truth (oracle), evenly spread, at random (a mean over four draws), or the clip's first frame alone. J&F
-times 100 over test clips with a target, by each benchmark's own rules; per clip a mean over seeds. Differences are
-paired over clips, with 95 % intervals over videos. Only answers that name a moment are compared, because the others
-have no frames of their own; *without a moment* is the share that they have."""
+Answers keep their descriptions (*own*), or get a true one (*true*) or the *expression* as it is, and the same number of
+other keyframes: the fullest by the ground truth (oracle), evenly spread, at random (a mean over four draws), or the
+clip's first frame alone. J&F times 100 over test clips with a target, by each benchmark's own rules; per clip a mean
+over seeds. Differences are paired over clips, with 95 % intervals over videos and seeds. Only answers that name a
+moment are compared, because the others have no frames of their own; *without a moment* is the share that they have.
+
+The fullest frames with the expression are what the supervised baseline is taught: their value is what a model would
+reach that repeats its labels without a fault."""
 
 PAIRS = (("own", "uniform"), ("own", "random"), ("oracle", "own"))
 """Whose difference is shown."""
@@ -57,19 +60,16 @@ def _row_cells(title: str, seeds: Sequence[Values]) -> Iterator[list[str]]:
     if not any(answered):
         yield [title, str(len(seeds)), *["-"] * (len(POLICIES) + len(PAIRS) + 1), counted(()), without]
         return
-    for words in ("own", "true"):
-        jf = {policy: _over_seeds(seeds, f"{words}/{policy}") for policy in POLICIES}
-        cells = [f"{100 * float(np.mean(list(values.values()))):.1f}" for values in jf.values()]
+    for words in WORDS:
+        jf = {policy: _of_seeds(seeds, f"{words}/{policy}") for policy in POLICIES}
+        means = ([np.nanmean(one) for one in values.values()] for values in jf.values())
+        cells = [f"{100 * float(np.mean(one)):.1f}" for one in means]
         for one, other in PAIRS:
             cells.append(shown(interval_of([{clip: jf[one][clip] - jf[other][clip] for clip in jf[one]}])))
         yield [title, str(len(seeds)), words, *cells, counted(jf["own"]), without]
 
 
-def _over_seeds(seeds: Sequence[Values], key: str) -> dict[str, float]:
-    """Per clip, the mean over those seeds whose answer names a moment."""
-    values: dict[str, list[float]] = {}
-    for one in seeds:
-        for clip, value in one.items():
-            if value:
-                values.setdefault(clip, []).append(value[key])
-    return {clip: float(np.mean(column)) for clip, column in values.items()}
+def _of_seeds(seeds: Sequence[Values], key: str) -> dict[str, PerSeed]:
+    """The values of every clip, NaN for a seed whose answer names no moment; clips without any value are left out."""
+    clips = dict.fromkeys(clip for one in seeds for clip, value in one.items() if value)
+    return {clip: np.array([one[clip].get(key, np.nan) for one in seeds]) for clip in clips}

@@ -16,7 +16,7 @@ from datamodules.avshapes.settings import WORLDS
 from learned_places import learned
 from outcomes import Outcome, by_code, commits_of, this_code
 from rows import GRPO, QUIET, SFT, TESTED, Row, drawn_flags, job_name, seed_flags, with_seeds
-from score_tables import column, counted, interval, scored, shown
+from score_tables import column, counted, interval, scored, shown, timed
 from side_by_side import Job
 
 FRAMES, FPS = 20, 2.0
@@ -60,14 +60,15 @@ the target is on each keyframe and looks no closer; masks are propagated by the 
 System 1 reads its frames and writes four keyframes, the grounder looks at four keyframes, SAM2 propagates one object.
 The question is about System 1 and grounder *together*; SAM2 costs the same everywhere.
 
-J&F is the mean of referring and reasoning, times 100, over test clips with a target; intervals are over videos.
+J&F is the mean of referring and reasoning, times 100, over test clips with a target; intervals are over videos and
+seeds.
 The row *two systems, supervised, oracle descriptions* is trained as System 1 alone is, by supervision, and told as much
 about the target: its places there, a true description here. The row *two systems, GRPO* is the method, without either.
 In *two systems, supervised* the description is the expression, which the frozen grounder often cannot find. *Places*
 are the mean IoU of the stated boxes, on prompts of the training and on test clips: a row that has learned to write
 boxes and does not find new targets is high and low. *Unusable* is the share of answers, in percent, that name neither a
 moment nor an absence. *Seconds* are those of the training steps, waiting for data included, with the named number of
-runs side by side; a mean over seeds.
+runs side by side; the median over seeds, and the least and the most.
 
 The weights bound what this can say. System 1's frozen towers and its language model were made with 10 frames of 112
 pixels a side alone, and were never taught coordinates. That 20 frames or 224 pixels do not help would be a statement
@@ -144,7 +145,7 @@ def compute_table(
         places = [vars(learned(job, root, fps=FPS)) for job in jobs[one.name]] if one.alone else []
         ious = [f"{np.mean([p[part] for p in places]):.2f}" if places else "" for part in ("training", "held_out")]
         unusable = scored(np.array([column(outcome, ["parse_failures"]) for outcome in outcomes]))
-        seconds = f"{np.mean([outcome.seconds for outcome in outcomes]):.0f}"
+        seconds = timed([outcome.seconds for outcome in outcomes])
         cells = [one.title, str(one.frames), str(one.side), *shares, scored(np.array(values))]
         rows.append([*cells, *changes, *ious, unusable, seconds])
         numbers[one.name] = {"gflop": vars(spent), "jf": values, "places": places}

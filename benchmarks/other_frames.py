@@ -29,6 +29,9 @@ from side_by_side import digest_of, weights_digest
 POLICIES = ("own", "oracle", "uniform", "random", "first")
 """Whose frames: the answer's own, the fullest by the ground truth, evenly spread, drawn at random, the clip's first."""
 
+WORDS = ("own", "true", "expression")
+"""Whose descriptions: the answer's own, the true one, the expression as it is."""
+
 DRAWS = 4
 """How often frames are drawn at random, for a mean over them."""
 
@@ -68,7 +71,7 @@ def plan_with(frames: Sequence[int], descriptions: Sequence[str], clip: Clip) ->
 def frame_values(
     clip: Clip, text: str, words: str, pipeline: TwoSystemPipeline, rng: np.random.Generator
 ) -> dict[str, float]:
-    """J&F of one clip for every policy, with the answer's own descriptions and with the true one.
+    """J&F of one clip for every policy and all of `WORDS`.
 
     Args:
         clip: With masks.
@@ -78,7 +81,7 @@ def frame_values(
         rng: For random frames.
 
     Returns:
-        By ``<own or true>/<policy>``; empty for an answer that names no moment.
+        By ``<words>/<policy>``; empty for an answer that names no moment.
     """
     own = parse_plan(text, fps=clip.frames.fps, frames=clip.frames.count)
     count = len(own.keyframes)
@@ -89,9 +92,14 @@ def frame_values(
         for policy in POLICIES
         for _ in range(DRAWS if policy == "random" else 1)
     ]
-    said = [keyframe.description for keyframe in own.keyframes]
-    plans = [(f"own/{policy}", plan_with(frames, said, clip)) for policy, frames in chosen]
-    plans += [(f"true/{policy}", plan_with(frames, [words], clip)) for policy, frames in chosen]
+    said = {
+        "own": [keyframe.description for keyframe in own.keyframes],
+        "true": [words],
+        "expression": [clip.expression],
+    }
+    plans = [
+        (f"{source}/{policy}", plan_with(frames, said[source], clip)) for source in WORDS for policy, frames in chosen
+    ]
     nothing = torch.zeros(0)
     rollouts = [Rollout(clip, index, "", nothing.long(), nothing, False, plan) for index, (_, plan) in enumerate(plans)]
     found = pipeline.fill(rollouts, {"boxes", "masks"})
@@ -152,7 +160,7 @@ class Drawn:
 
 
 Values = dict[str, dict[str, float]]
-"""By clip id, J&F by ``<own or true>/<policy>``; nothing for an answer that names no moment."""
+"""By clip id, J&F by ``<words>/<policy>``; nothing for an answer that names no moment."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,23 +76,31 @@ def remember_code(folder: Path, root: Path, *, goes_on: bool) -> None:
 
 
 def commits_of(table: Mapping[str, Sequence[Outcome]]) -> str:
-    """The code that rows were made with: one commit, or each with the rows that are its.
+    """The code that rows were made with: one commit, or each with the runs that are its.
 
     Args:
-        table: Runs by what the row is called.
+        table: Runs by what the row is called, in the order of their seeds. Where the runs of a row differ in their
+            code, they are told apart by their place in it, from 0.
     """
-    return by_code((name, made_by(outcome)) for name, outcomes in table.items() for outcome in outcomes)
+    made = []
+    for name, outcomes in table.items():
+        codes = [made_by(outcome) for outcome in outcomes]
+        for code in dict.fromkeys(codes):
+            runs = [str(run) for run, its in enumerate(codes) if its == code]
+            which = "" if len(runs) == len(codes) else f", run{'s' if len(runs) > 1 else ''} {', '.join(runs)}"
+            made.append((f"{name}{which}", code))
+    return by_code(made)
 
 
 def by_code(made: Iterable[tuple[str, str]]) -> str:
-    """One commit, or each with what is its.
+    """One commit, or each with what is its; hashes are cut to twelve digits.
 
     Args:
         made: Names, each with a commit.
     """
     names: dict[str, dict[str, None]] = {}
     for name, code in made:
-        names.setdefault(code, {})[name] = None
+        names.setdefault(re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", code), {})[name] = None
     return next(iter(names)) if len(names) == 1 else "; ".join(f"{one} ({'; '.join(of)})" for one, of in names.items())
 
 

@@ -227,7 +227,7 @@ def test_keyframes_are_replaced(
 
     values = found()
     assert {clip.split("/")[1] for clip in values} == {"test_s", "test_u", "valid"}, "nothing absent is asked for"
-    wanted = {f"{a}/{b}" for a in ("own", "true") for b in script("other_frames").POLICIES}
+    wanted = {f"{a}/{b}" for a in ("own", "true", "expression") for b in script("other_frames").POLICIES}
     assert all(not value or set(value) == wanted for value in values.values())
     lines = [json.loads(line) for line in clips_of(script, answered).read_text().splitlines()]
     tested = {line["clip"]: line["jf"] for line in lines if line["kind"] == "seen"}

@@ -56,7 +56,10 @@ def test_the_ways_of_training_see_and_value_the_same(script):
 
 
 def test_differences_are_means_over_seeds_per_clip(script):
-    """Two seeds of a row: clip a 0.2 and 0.4, clip b 0.6 and 0.6; the other row: 0.1 and 0.5. Mean change 0.15."""
+    """Two seeds of a row: clip a 0.2 and 0.4, clip b 0.6 and 0.6; the other row: 0.1 and 0.5. Mean change 0.15.
+
+    The least that can be drawn is clip b, 0.1, or clip a with the first seed; the most clip a with the second, 0.3.
+    """
     row = [
         outcome(script, {A: {"seen/jf": 0.2}, B: {"seen/jf": 0.6}, N: {"null/s": 0.1}}),
         outcome(script, {A: {"seen/jf": 0.4}, B: {"seen/jf": 0.6}, N: {"null/s": 0.1}}),
@@ -65,8 +68,33 @@ def test_differences_are_means_over_seeds_per_clip(script):
     change, low, high = script("score_tables").interval(row, other, ["seen/jf"])
 
     assert change == pytest.approx(0.15)
-    assert (low, high) == (pytest.approx(0.1), pytest.approx(0.2))
+    assert (low, high) == (pytest.approx(0.1), pytest.approx(0.3))
     assert np.isnan(script("score_tables").interval(row, other, ["unseen/jf"])).all()
+
+
+def test_seeds_are_drawn_with_the_videos(script):
+    """Of 4 seeds one is off by 1 on all of 400 videos: the mean of 4 draws is 0.25 times a binomial of 4 and 1/4.
+
+    Its 2.5 % and 97.5 % quantiles are 0 and 3. Runs of one seed are paired: what both share cancels out.
+    """
+    clips = [f"revos/valid/v{n}/0" for n in range(400)]
+    runs = [outcome(script, {clip: {"seen/jf": float(seed == 2)} for clip in clips}) for seed in range(4)]
+    zero = outcome(script, {clip: {"seen/jf": 0.0} for clip in clips})
+    interval = script("score_tables").interval
+
+    assert interval(runs, [zero], ["seen/jf"]) == (0.25, 0.0, 0.75)
+    assert interval(runs, runs, ["seen/jf"]) == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="broadcast"):
+        interval(runs, runs[:2], ["seen/jf"])
+
+
+def test_a_seed_without_a_value_is_left_out(script):
+    """Clip a with both seeds 0.2 and 0.4, clip b with the second alone 0.9: (0.3 + 0.9) / 2; at most 0.9."""
+    changes = {"revos/valid/a/0": np.array([0.2, 0.4]), "revos/valid/b/0": np.array([np.nan, 0.9])}
+    change, low, high = script("score_tables").interval_of([changes])
+
+    assert change == pytest.approx(0.6)
+    assert (low, high) == (pytest.approx(0.2), pytest.approx(0.9))
 
 
 def test_the_mean_of_two_groups_weighs_them_alike(script):
@@ -108,12 +136,28 @@ def test_the_table_has_means_and_spreads(script):
     cells = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
 
     assert cells[:3] == ["supervised", "2", "30.0 ± 14.1"]
-    assert cells[-4:] == ["0.250", "50.0 ± 0.0", "12", "4"]
+    assert cells[-2:] == ["12", "4 (4 .. 4)"]
     assert cells[3] == "-", "no unseen clip was tested"
+    assert script("score_tables").timed([3.0, 9.0, 4.0]) == "4 (3 .. 9)"
     bare = script("score_tables").score_table({"sft": [outcome(script, {})]}, {"sft": "supervised"})
     assert "nan" not in bare
     assert script("score_tables").shown((0.1, -0.05, 0.25)) == "+10.0 (-5.0 .. +25.0)"
     assert script("score_tables").shown((float("nan"),) * 3) == "-"
+
+
+def test_what_is_handled_right_and_what_is_said_are_two_things(script):
+    """Two null clips: one answer says absent, the other describes something that is not found. One target is denied."""
+    absent, moment = '<answer>{"absent": true}</answer>', '<answer>{"start_time": "00:00.00"}</answer>'
+    right, other = {"null/null_accuracy": 1.0, "null/s": 0.0}, N.replace("/3:", "/4:")
+    run = replace(
+        outcome(script, {N: right, other: right, A: {"seen/jf": 0.0}}, **{"null/null_accuracy": 1.0, "null/s": 0.25}),
+        texts={N: absent, other: moment, A: absent},
+    )
+    run.metrics.update({"false_absent": 1.0, "parse_failures": 0.0})
+    table = script("score_tables").absent_table({"sft": [run]}, {"sft": "supervised"})
+    cells = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
+
+    assert cells == ["supervised", "50.0", "100.0", "-", "-", "0.250", "100.0", "0.0"]
 
 
 def test_every_heading_says_what_it_rests_on(script):
@@ -147,7 +191,8 @@ def test_rows_made_by_different_code_say_so(script):
     assert commits_of({"b": runs["b"], "c": [replace(made, tested_by="123", trained_by=("123",))]}) == "123"
     resumed = [replace(made, tested_by="123", trained_by=("99", "100"))]
     assert commits_of({"b": resumed}) == "trained by 99 and 100, tested by 123"
-    assert commits_of({"c": [*runs["b"], *runs["b"], made]}) == "123 (c); unknown (c)"
+    assert commits_of({"c": [*runs["b"], *runs["b"], made]}) == "123 (c, runs 0, 1); unknown (c, run 2)"
+    assert commits_of({"c": [replace(made, tested_by="0123456789abcdef" * 2 + "01234567")]}) == "0123456789ab"
 
 
 def differences(script, table, *flags):

@@ -12,14 +12,16 @@ A, B, C = "refavs/test_s/0:vid_a_1_2_circle_1", "refavs/test_s/9:vid_b_1_2_circl
 
 def values(script, own, uniform):
     """J&F of every policy; others than the two have 0.5."""
-    found = {f"{words}/{policy}": 0.5 for words in ("own", "true") for policy in script("other_frames").POLICIES}
+    found = {
+        f"{words}/{policy}": 0.5 for words in script("other_frames").WORDS for policy in script("other_frames").POLICIES
+    }
     return found | {"own/own": own, "own/uniform": uniform}
 
 
 def test_frames_are_compared_per_benchmark_where_answers_have_some(script):
     """Clip a: 0.2 and 0.4 over seeds, uniform 0.1; b: one seed names no moment, the other 0.9 against 0.5.
 
-    Own 0.3 and 0.9, uniform 0.1 and 0.5: differences 0.2 and 0.4.
+    Own 0.3 and 0.9, uniform 0.1 and 0.5: differences 0.2 and 0.4; with the first seed alone 0.1, on clip a.
     """
     found = {
         "rk_seed0": {A: values(script, 0.2, 0.1), B: {}, C: values(script, 1.0, 0.0)},
@@ -32,9 +34,9 @@ def test_frames_are_compared_per_benchmark_where_answers_have_some(script):
     header = [cell.strip() for cell in refavs.splitlines()[2].split("|")[1:-1]]
     first = dict(zip(header, rows[0], strict=True))
 
-    assert [row[2] for row in rows] == ["own", "true"]
+    assert [row[2] for row in rows] == ["own", "true", "expression"]
     assert (first["seeds"], first["own"], first["uniform"]) == ("2", "60.0", "30.0")
-    assert first["own - uniform"] == "+30.0 (+20.0 .. +40.0)"
+    assert first["own - uniform"] == "+30.0 (+10.0 .. +40.0)"
     assert (first["clips / videos"], first["without a moment"]) == ("2 / 2 (few)", "25 %")
     assert "| no training | 1 | - |" in refavs
     assert "| mine | 1 | - |" in refavs, "a row of no table"
@@ -102,7 +104,8 @@ def test_the_code_of_every_number_is_named(script, monkeypatch):
     numbers = {"two": {"places": []}, "one": {"places": [{"measured_by": "1"}] * 2}, "one_both": {"places": []}}
 
     assert one_system.compute_codes(table, numbers) == {
-        "commit of compute": "1 (System 1 alone; System 1 alone, both; two systems, no training); 2 (System 1 alone)",
+        "commit of compute": "1 (System 1 alone, run 0; System 1 alone, both; two systems, no training);"
+        " 2 (System 1 alone, run 1)",
         "operations counted by": "9",
         "places measured by": "1",
     }

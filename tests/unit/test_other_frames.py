@@ -104,13 +104,14 @@ def test_descriptions_stay_and_frames_are_replaced(script, make_clip):
     assert plans[2] == ((2, "the red circle"), (7, "a blue square"))
     assert plans[7] == ((0, "the red circle"),)
     assert len(set(frames[3:7])) == 4, "each draw is one of its own"
-    assert frames[8:] == frames[:8]
-    assert {words for plan in plans[8:] for _, words in plan} == {"the truth"}
+    assert frames[8:16] == frames[16:] == frames[:8]
+    assert {words for plan in plans[8:16] for _, words in plan} == {"the truth"}
+    assert {words for plan in plans[16:] for _, words in plan} == {make_clip().expression}
     missed = values["own/own"]
     assert missed < 0.1
     assert 0 < np.mean(drawn) < 1
     expected = [missed, 1.0, 1.0, np.mean(drawn) + missed * (1 - np.mean(drawn)), 1.0]
-    for words in ("own", "true"):
+    for words in ("own", "true", "expression"):
         found = [values[f"{words}/{policy}"] for policy in ("own", "oracle", "uniform", "random", "first")]
         assert found == pytest.approx(expected, abs=1e-6)
 

@@ -14,7 +14,7 @@ from compute import ComputeMeter
 from datamodules.avshapes.make import ensure_avshapes
 from datamodules.avshapes.settings import WORLDS
 from learned_places import learned
-from outcomes import Outcome, by_code, commits_of, this_code
+from outcomes import Outcome, by_code, commits_of, short, this_code
 from rows import GRPO, QUIET, SFT, TESTED, Row, drawn_flags, job_name, seed_flags, with_seeds
 from score_tables import column, counted, interval, scored, shown, timed
 from side_by_side import Job
@@ -164,5 +164,5 @@ def compute_codes(table: Mapping[str, Sequence[Outcome]], numbers: Mapping[str, 
     rows = [one for one in VARIANTS if one.name in table]
     made = commits_of({one.title: table[one.name] for one in rows})
     places = [(one.title, place["measured_by"]) for one in rows for place in numbers[one.name]["places"]]
-    found = {"commit of compute": made, "operations counted by": this_code()}
+    found = {"commit of compute": made, "operations counted by": short(this_code())}
     return found | ({"places measured by": by_code(places)} if places else {})

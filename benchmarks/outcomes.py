@@ -92,15 +92,20 @@ def commits_of(table: Mapping[str, Sequence[Outcome]]) -> str:
     return by_code(made)
 
 
+def short(text: str) -> str:
+    """Twelve digits of every commit that a text names."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", text)
+
+
 def by_code(made: Iterable[tuple[str, str]]) -> str:
-    """One commit, or each with what is its; hashes are cut to twelve digits.
+    """One commit, or each with what is its, in twelve digits.
 
     Args:
         made: Names, each with a commit.
     """
     names: dict[str, dict[str, None]] = {}
     for name, code in made:
-        names.setdefault(re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", code), {})[name] = None
+        names.setdefault(short(code), {})[name] = None
     return next(iter(names)) if len(names) == 1 else "; ".join(f"{one} ({'; '.join(of)})" for one, of in names.items())
 
 

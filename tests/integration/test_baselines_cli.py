@@ -108,7 +108,8 @@ def test_the_table_is_made_and_goes_on_where_it_was(
     assert (place / "runs" / "results.png").stat().st_size > 1000
     numbers = json.loads((place / "runs" / "baselines.json").read_text())
     rows = numbers["rows"]
-    assert numbers["provenance"]["commit"] == (commit(ROOT) or "unknown"), "trained and tested by one code"
+    made_by = script("outcomes").short(commit(ROOT) or "unknown")
+    assert numbers["provenance"]["commit"] == made_by, "trained and tested by one code"
     # Both trainings end after two optimizer steps; GRPO makes them of one rollout.
     assert [(row[0]["batches"], row[0]["prompts"]) for row in rows.values()] == [(0, 0), (2, 2), (1, 1)]
     assert rows["rk"][0]["seconds"] > 0
@@ -205,7 +206,7 @@ def test_compute_is_counted(script: Script, calls: list[str], keyframes: list[st
     assert spent["one_frames"]["system_1"] > spent["two"]["system_1"] > 0
     assert spent["one_frames"]["propagator"] == spent["two"]["propagator"] > 0
     assert set(numbers["compute"]["one_frames"]["places"][0]) == {"training", "held_out", "measured_by"}
-    code = commit(ROOT) or "unknown"
+    code = script("outcomes").short(commit(ROOT) or "unknown")
     of_compute = dict.fromkeys(("commit of compute", "operations counted by", "places measured by"), code)
     of_frames = dict.fromkeys(("commit of answers", "frames measured by"), code)
     assert (of_compute | of_frames).items() <= numbers["provenance"].items()

@@ -212,10 +212,12 @@ def add_frames(
     found = other_frames.measure_all(answers, options.folder, drawn, processes=options.processes)
     values = {name: one.values for name, one in found.items()}
     parts = ["## What other keyframes would have given", frame_tables.EXPLAINED, frame_tables.frame_tables(values)]
-    titles = {name: frame_tables.title_of(name) for name in answers}
-    answered = by_code((titles[name], made_by(outcome)) for name, outcome in answers.items())
-    measured = by_code((titles[name], code) for name, one in found.items() for code in one.codes)
-    page.add("frames", parts, values, {"commit of answers": answered, "frames measured by": measured})
+    answered: dict[str, list[str]] = {}
+    measured: dict[str, list[str]] = {}
+    for name, outcome in answers.items():
+        answered.setdefault(frame_tables.title_of(name), []).append(made_by(outcome))
+        measured.setdefault(frame_tables.title_of(name), []).append(" and ".join(found[name].codes))
+    page.add("frames", parts, values, {"commit of answers": by_code(answered), "frames measured by": by_code(measured)})
 
 
 if __name__ == "__main__":

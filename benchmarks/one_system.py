@@ -163,6 +163,6 @@ def compute_codes(table: Mapping[str, Sequence[Outcome]], numbers: Mapping[str, 
     """
     rows = [one for one in VARIANTS if one.name in table]
     made = commits_of({one.title: table[one.name] for one in rows})
-    places = [(one.title, place["measured_by"]) for one in rows for place in numbers[one.name]["places"]]
+    places = {one.title: [place["measured_by"] for place in numbers[one.name]["places"]] for one in rows}
     found = {"commit of compute": made, "operations counted by": short(this_code())}
-    return found | ({"places measured by": by_code(places)} if places else {})
+    return found | ({"places measured by": by_code(places)} if any(places.values()) else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,20 +76,12 @@ def remember_code(folder: Path, root: Path, *, goes_on: bool) -> None:
 
 
 def commits_of(table: Mapping[str, Sequence[Outcome]]) -> str:
-    """The code that rows were made with: one commit, or each with the runs that are its.
+    """The code that rows were made with, as `by_code` tells them apart.
 
     Args:
-        table: Runs by what the row is called, in the order of their seeds. Where the runs of a row differ in their
-            code, they are told apart by their place in it, from 0.
+        table: Runs by what the row is called, in the order of their seeds.
     """
-    made = []
-    for name, outcomes in table.items():
-        codes = [made_by(outcome) for outcome in outcomes]
-        for code in dict.fromkeys(codes):
-            runs = [str(run) for run, its in enumerate(codes) if its == code]
-            which = "" if len(runs) == len(codes) else f", run{'s' if len(runs) > 1 else ''} {', '.join(runs)}"
-            made.append((f"{name}{which}", code))
-    return by_code(made)
+    return by_code({name: [made_by(outcome) for outcome in outcomes] for name, outcomes in table.items()})
 
 
 def short(text: str) -> str:
@@ -97,15 +89,19 @@ def short(text: str) -> str:
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", text)
 
 
-def by_code(made: Iterable[tuple[str, str]]) -> str:
-    """One commit, or each with what is its, in twelve digits.
+def by_code(rows: Mapping[str, Sequence[str]]) -> str:
+    """One commit, or each with the runs that are its, in twelve digits.
 
     Args:
-        made: Names, each with a commit.
+        rows: The code of every run, by what its row is called, in the order of the seeds. Where the runs of a row
+            differ in their code, they are told apart by their place in it, from 0.
     """
-    names: dict[str, dict[str, None]] = {}
-    for name, code in made:
-        names.setdefault(short(code), {})[name] = None
+    names: dict[str, list[str]] = {}
+    for name, codes in rows.items():
+        for code in dict.fromkeys(codes):
+            runs = [str(run) for run, its in enumerate(codes) if its == code]
+            which = "" if len(runs) == len(codes) else f", run{'s' if len(runs) > 1 else ''} {', '.join(runs)}"
+            names.setdefault(short(code), []).append(f"{name}{which}")
     return next(iter(names)) if len(names) == 1 else "; ".join(f"{one} ({'; '.join(of)})" for one, of in names.items())
 
 

@@ -39,6 +39,8 @@ from table_options import differences, fill_in, made_with, say_if_less, table_pa
 RUNS = "keyframes"
 """Folder of the runs, unless another is named."""
 
+DIGITS = 5
+"""Of the J&F of single clips where they are written down."""
 
 ANSWERED = ("base", "rk_ra_rg")
 """Rows of `benchmarks/baselines.py` whose frames are replaced unless other runs are named."""
@@ -217,7 +219,16 @@ def add_frames(
     for name, outcome in answers.items():
         answered.setdefault(frame_tables.title_of(name), []).append(made_by(outcome))
         measured.setdefault(frame_tables.title_of(name), []).append(" and ".join(found[name].codes))
-    page.add("frames", parts, values, {"commit of answers": by_code(answered), "frames measured by": by_code(measured)})
+    page.add(
+        "frames",
+        parts,
+        {name: {clip: _rounded(jf) for clip, jf in of_run.items()} for name, of_run in values.items()},
+        {"commit of answers": by_code(answered), "frames measured by": by_code(measured)},
+    )
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, DIGITS) for name, value in values.items()}
 
 
 if __name__ == "__main__":

@@ -213,7 +213,10 @@ def add_frames(
     """
     found = other_frames.measure_all(answers, options.folder, drawn, processes=options.processes)
     values = {name: one.values for name, one in found.items()}
+    texts = {name: outcome.texts for name, outcome in answers.items()}
+    clips = (clip for clip, _ in other_frames.measured_clips(drawn.data()))
     parts = ["## What other keyframes would have given", frame_tables.EXPLAINED, frame_tables.frame_tables(values)]
+    parts += ["### Which frames are named", frame_tables.CHOICES_EXPLAINED, frame_tables.choice_table(texts, clips)]
     answered: dict[str, list[str]] = {}
     measured: dict[str, list[str]] = {}
     for name, outcome in answers.items():

@@ -30,7 +30,8 @@ def test_frames_are_compared_per_benchmark_where_answers_have_some(script):
         "mine": {A: {}, B: {}, C: {}},
     }
     refavs, revos = script("frame_tables").frame_tables(found).split("### ReVOS")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in refavs.splitlines() if "R_K" in line]
+    table = refavs.partition("| own descriptions of")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if "R_K" in line]
     header = [cell.strip() for cell in refavs.splitlines()[2].split("|")[1:-1]]
     first = dict(zip(header, rows[0], strict=True))
 
@@ -41,6 +42,46 @@ def test_frames_are_compared_per_benchmark_where_answers_have_some(script):
     assert "| no training | 1 | - |" in refavs
     assert "| mine | 1 | - |" in refavs, "a row of no table"
     assert "| GRPO, R_K | 2 | own | 100.0 |" in revos
+
+
+def test_words_of_rows_are_compared_with_the_same_frames(script):
+    """Differences to the first row, whose seeds are averaged: own 0.8 - 0.3; own against uniform 0.8 - 0.6; 0.9 - 0.6.
+
+    A clip for which one of them names no moment is left out.
+    """
+    found = {
+        "base_seed0": {A: values(script, 0.2, 0.5), B: {}},
+        "base_seed1": {A: values(script, 0.4, 0.7), B: {}},
+        "rk_seed0": {A: values(script, 0.8, 0.9), B: values(script, 0.0, 0.0)},
+    }
+    refavs, revos = script("frame_tables").frame_tables(found).split("### ReVOS")
+    table = refavs[refavs.index("| own descriptions of") :].splitlines()
+    header, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table if line)
+    pairs = (("own", "own"), ("own", "uniform"), ("uniform", "uniform"))
+    assert header[1:] == [f"{one}, minus no training with {other}" for one, other in pairs]
+    assert row == ["GRPO, R_K", *(f"{change} ({change} .. {change})" for change in ("+50.0", "+20.0", "+30.0"))]
+    assert "| GRPO, R_K | - | - | - |" in revos, "no clip"
+
+
+def answer(*starts):
+    """A completion that names moments of a second each."""
+    moments = [
+        {"start_time": f"00:0{start}.00", "end_time": f"00:0{start + 1}.00", "description": "0 0 50 100"}
+        for start in starts
+    ]
+    return f"<think>x</think><answer>{', '.join(map(json.dumps, moments))}</answer>"
+
+
+def test_frequent_choices_of_frames_are_counted(script):
+    """Answers without a moment have no choice."""
+    clips = [SimpleNamespace(id=name, frames=SimpleNamespace(fps=1.0, count=10)) for name in (A, B, C, "d")]
+    answers = {
+        "rk_seed0": {A: answer(0, 4), B: answer(0, 4), C: "nothing", "d": answer(1, 2, 3)},
+        "mine": dict.fromkeys((A, B, C, "d"), "nothing"),
+    }
+    lines = script("frame_tables").choice_table(answers, clips).splitlines()[2:]
+    assert lines[0] == "| GRPO, R_K | rk_seed0 | 2.3 | 2 | 0, 4 (67 %); 1, 2, 3 (33 %) |"
+    assert lines[1] == "| mine | mine | - | 0 | - |"
 
 
 def test_rows_are_called_by_their_titles(script):
@@ -57,13 +98,6 @@ def test_places_are_compared_with_the_true_ones(script, monkeypatch):
     module = script("learned_places")
     clip = SimpleNamespace(frames=SimpleNamespace(fps=1.0, count=10))
     monkeypatch.setattr(module, "place", lambda _, frame: "0 0 100 100" if frame < 5 else "")
-
-    def answer(*starts):
-        moments = [
-            {"start_time": f"00:0{start}.00", "end_time": f"00:0{start + 1}.00", "description": "0 0 50 100"}
-            for start in starts
-        ]
-        return f"<think>x</think><answer>{', '.join(map(json.dumps, moments))}</answer>"
 
     assert module.place_iou(clip, answer(1)) == pytest.approx(0.5)
     assert module.place_iou(clip, answer(1, 7)) == pytest.approx(0.25)

@@ -36,7 +36,16 @@ from rows import (
     weights_flags,
     with_seeds,
 )
-from score_tables import absent_table, difference_table, differences_of, draw, score_table
+from score_tables import (
+    ABSENT,
+    absent_table,
+    difference_table,
+    differences_of,
+    draw,
+    reward_table,
+    says_absent,
+    score_table,
+)
 from side_by_side import Job, leave_if_failed, remember, remember_configurations, run_jobs
 from table_options import differences, fill_in, made_with, say_if_less, table_parser, usual_or_beside
 
@@ -97,8 +106,15 @@ on absent targets by the benchmark's formula, per clip, 0..1, lower is better. *
 nor an absence."""
 
 _INTERVALS = """\
-Paired over clips, with 95 % intervals of a bootstrap over videos and seeds; of three seeds it can say only so much.
-Where no row differed in truth, one of twenty intervals would leave zero out."""
+Paired over clips, with 95 % intervals of a bootstrap over videos and seeds. With three seeds, their part of an interval
+is too narrow: a bootstrap of n has sqrt((n - 1) / n) of the spread. Where no row differed in truth, one of twenty
+intervals would leave zero out."""
+
+_REWARDS = """\
+What the answers to test clips would have earned, before weights, times 100 (see [rewards.md](rewards.md)); also for
+rows that were not trained on it. *Saliency* is the area of the target on the named frames, relative to its largest in
+the clip: it rises if a choice of frames follows the clip. *Diversity* and *count* rise if more frames are named, and
+further apart, whatever the clip shows."""
 
 COMPARED = ("base", "sft", "rk_ra_rg")
 """Rows that the others are compared with."""
@@ -160,7 +176,8 @@ def write_page(
         parts.append(f"Not finished: {'; '.join(titles[name] for name in missing)}.")
     said = "Every column of the table; lines are means, dots are seeds, dashed is no training. Clips / videos on top."
     parts.append(f"![{said}]({_relative(picture, page)})")
-    parts += ["## Absent targets", _ABSENT, absent_table(table, titles), "## Differences", _INTERVALS]
+    parts += ["## Absent targets", _ABSENT, absent_table(table, titles)]
+    parts += ["## Rewards", _REWARDS, reward_table(table, titles), "## Differences", _INTERVALS]
     for other in COMPARED:
         if other in table and len(table) > 1:
             parts += [f"### Against {titles[other]}", difference_table(table, titles, other)]
@@ -251,7 +268,10 @@ def write_all(
 def outcome_record(outcome: Outcome) -> dict[str, Any]:
     """A run in the file of numbers: means, time, curves and code, without single clips."""
     left_out = ("clips", "texts")
-    return {name: value for name, value in vars(outcome).items() if name not in left_out}
+    kept = {name: value for name, value in vars(outcome).items() if name not in left_out}
+    return kept | {
+        "says_absent": {group: says_absent(outcome, key) for group, key in ABSENT.items() if key in outcome.metrics}
+    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -17,18 +18,18 @@ from score_tables import PerSeed, counted, interval_of, shown
 
 EXPLAINED = """\
 Answers keep their descriptions (*own*), or get a true one (*true*) or the *expression* as it is, and the same number of
-other keyframes: the fullest by the ground truth (oracle), evenly spread, at random (a mean over four draws), or the
-clip's first frame alone. J&F times 100 over test clips with a target, by each benchmark's own rules; per clip a mean
-over seeds. Differences are paired over clips, with 95 % intervals over videos and seeds. Only answers that name a
-moment are compared, because the others have no frames of their own; *without a moment* is the share that they have.
+other keyframes: of as many equal parts of the clip the fullest frame each, by the ground truth (*oracle*; not the best
+possible frames, which nobody has searched for), the middle of such parts (*uniform*), at random (a mean over four
+draws), or the clip's first frame alone. J&F times 100 over test clips with a target, by each benchmark's own rules; per
+clip a mean over seeds. Differences are paired over clips, with 95 % intervals over videos and seeds. Only answers that
+name a moment are compared, because the others have no frames of their own; *without a moment* is the share that they
+have.
 
-The fullest frames with the expression are what the supervised baseline is taught: their value is what a model would
-reach that repeats its labels without a fault.
-
-The second table of a benchmark compares rows, each with its own descriptions: with its own frames, with its own against
-evenly spread ones of the first row, and with evenly spread ones of both, where only the words differ (and how many
-keyframes they name). Intervals are over videos and over the seeds of the row; of the first row it is the mean over its
-seeds that is compared."""
+The second table of a benchmark takes the gain over the first row apart. *Moments* exchanges the frames of the one for
+those of the other, with true descriptions or the expression for both; *words* exchanges the descriptions, with evenly
+spread, oracle or random frames for both, each row as many as it names. *All, against evenly spread* gives the first row
+evenly spread frames and nothing to the other. Intervals are over videos and over the seeds of the row; the first row is
+the mean over its seeds."""
 
 CHOICES_EXPLAINED = """\
 How many keyframes an answer names on average, how many different sets of frames a run's answers name, and the most
@@ -37,8 +38,19 @@ frequent ones, counted from 0. Few sets mean that the choice of moments hardly d
 PAIRS = (("own", "uniform"), ("own", "random"), ("oracle", "own"))
 """Whose difference is shown."""
 
-AGAINST = (("own", "own"), ("own", "uniform"), ("uniform", "uniform"))
-"""Frames of a row and of the first one, when their own descriptions are compared."""
+AGAINST = {
+    "all": ("own/own", "own/own"),
+    "all, against evenly spread": ("own/own", "own/uniform"),
+    "moments, true words": ("true/own", "true/own"),
+    "moments, the expression": ("expression/own", "expression/own"),
+    "words, evenly spread": ("own/uniform", "own/uniform"),
+    "words, oracle frames": ("own/oracle", "own/oracle"),
+    "words, random frames": ("own/random", "own/random"),
+}
+"""What a row is given, and what the first one, as ``<words>/<policy>``, by the name of their difference."""
+
+TASKS = {"refavs": "RefAVS", "revos": "ReVOS"}
+"""Headings by the beginning of clip ids."""
 
 
 def title_of(job: str) -> str:
@@ -48,19 +60,20 @@ def title_of(job: str) -> str:
 
 
 def frame_tables(found: Mapping[str, Values]) -> str:
-    """Two tables per benchmark: what other keyframes would have given, and what the words of another row would have.
+    """Two tables per benchmark: what other keyframes would have given, and what of a gain is moments, and what words.
 
     Args:
-        found: By the name of the job; those of one row that differ in their seed alone are taken together.
+        found: By the name of the job; those of one row that differ in their seed alone are taken together, and the
+            first row is what others are compared with.
     """
     parts = []
-    for task, heading in (("refavs", "RefAVS"), ("revos", "ReVOS")):
+    for task, heading in TASKS.items():
         rows: dict[str, list[Values]] = {}
         for name, values in found.items():
             own = {clip: value for clip, value in values.items() if clip.startswith(f"{task}/")}
             rows.setdefault(title_of(name), []).append(own)
         parts += [f"### {heading}", _frame_table(rows)]
-        parts += [_words_table(rows)] if len(rows) > 1 else []
+        parts += [_gain_table(rows)] if len(rows) > 1 else []
     return "\n\n".join(parts)
 
 
@@ -71,40 +84,55 @@ def _frame_table(rows: Mapping[str, Sequence[Values]]) -> str:
     return markdown_table(header, [cells for title, seeds in rows.items() for cells in _row_cells(title, seeds)])
 
 
-def _words_table(rows: Mapping[str, Sequence[Values]]) -> str:
+def _gain_table(rows: Mapping[str, Sequence[Values]]) -> str:
     first, *others = rows
-    header = ["own descriptions of", *(f"{one}, minus {first} with {other}" for one, other in AGAINST)]
-    return markdown_table(header, [_against_cells(title, rows, first) for title in others])
+    cells = [
+        [f"{title}, minus {first}", *(_gain(rows[title], rows[first], *keys) for keys in AGAINST.values())]
+        for title in others
+    ]
+    return markdown_table(["gain", *AGAINST], cells)
 
 
-def _against_cells(title: str, rows: Mapping[str, Sequence[Values]], first: str) -> list[str]:
-    cells = [title]
-    for one, other in AGAINST:
-        ours, theirs = _of_seeds(rows[title], f"own/{one}"), _of_seeds(rows[first], f"own/{other}")
-        changes = {clip: value - np.nanmean(theirs[clip]) for clip, value in ours.items() if clip in theirs}
-        cells.append(shown(interval_of([changes])))
-    return cells
+def _gain(row: Sequence[Values], first: Sequence[Values], one: str, other: str) -> str:
+    ours, theirs = _of_seeds(row, one), _of_seeds(first, other)
+    changes = {clip: value - np.nanmean(theirs[clip]) for clip, value in ours.items() if clip in theirs}
+    return shown(interval_of([changes]))
 
 
-def choice_table(answers: Mapping[str, Mapping[str, str]], clips: Iterable[Clip]) -> str:
-    """One row per run: how many keyframes its answers name, and which sets of frames most of them name.
+Choices = dict[str, int]
+"""How many answers name a set of frames, such as ``0, 4``; the most frequent set first."""
+
+
+def choices_of(texts: Mapping[str, str], clips: Iterable[Clip]) -> dict[str, Choices]:
+    """The sets of frames that a run's answers name, by benchmark; answers without a moment are left out.
 
     Args:
-        answers: Texts by clip id, by the name of the run.
+        texts: Its answers, by clip id.
         clips: Those that are looked at.
     """
-    lengths = {clip.id: (clip.frames.fps, clip.frames.count) for clip in clips}
+    found: dict[str, Counter[str]] = {}
+    for clip in clips:
+        plan = parse_plan(texts[clip.id], fps=clip.frames.fps, frames=clip.frames.count)
+        if plan.keyframes:
+            chosen = ", ".join(str(keyframe.frame) for keyframe in plan.keyframes)
+            found.setdefault(clip.task, Counter())[chosen] += 1
+    return {task: dict(sets.most_common()) for task, sets in found.items()}
+
+
+def choice_table(found: Mapping[str, Mapping[str, Choices]]) -> str:
+    """One row per run and benchmark: how many keyframes its answers name, and which sets of frames most of them name.
+
+    Args:
+        found: See `choices_of`, by the name of the run.
+    """
     rows = []
-    for name, texts in answers.items():
-        plans = (parse_plan(texts[clip], fps=fps, frames=count) for clip, (fps, count) in lengths.items())
-        sets = Counter(tuple(keyframe.frame for keyframe in plan.keyframes) for plan in plans if plan.keyframes)
-        total = sets.total()
-        mean = f"{sum(len(chosen) * times for chosen, times in sets.items()) / total:.1f}" if total else "-"
-        often = [
-            f"{', '.join(map(str, chosen))} ({100 * times / total:.0f} %)" for chosen, times in sets.most_common(3)
-        ]
-        rows.append([title_of(name), name, mean, str(len(sets)), "; ".join(often) or "-"])
-    return markdown_table(["answers of", "run", "keyframes", "different sets", "most frequent"], rows)
+    for name, by_task in found.items():
+        for task, sets in by_task.items():
+            total = sum(sets.values())
+            mean = sum((chosen.count(",") + 1) * times for chosen, times in sets.items()) / total
+            often = [f"{chosen} ({100 * times / total:.0f} %)" for chosen, times in islice(sets.items(), 3)]
+            rows.append([title_of(name), name, TASKS[task], f"{mean:.1f}", str(len(sets)), "; ".join(often)])
+    return markdown_table(["answers of", "run", "benchmark", "keyframes", "different sets", "most frequent"], rows)
 
 
 def _row_cells(title: str, seeds: Sequence[Values]) -> Iterator[list[str]]:

@@ -213,21 +213,18 @@ def add_frames(
     """
     found = other_frames.measure_all(answers, options.folder, drawn, processes=options.processes)
     values = {name: one.values for name, one in found.items()}
-    texts = {name: outcome.texts for name, outcome in answers.items()}
-    clips = (clip for clip, _ in other_frames.measured_clips(drawn.data()))
+    clips = [clip for clip, _ in other_frames.measured_clips(drawn.data())]
+    choices = {name: frame_tables.choices_of(outcome.texts, clips) for name, outcome in answers.items()}
     parts = ["## What other keyframes would have given", frame_tables.EXPLAINED, frame_tables.frame_tables(values)]
-    parts += ["### Which frames are named", frame_tables.CHOICES_EXPLAINED, frame_tables.choice_table(texts, clips)]
+    parts += ["### Which frames are named", frame_tables.CHOICES_EXPLAINED, frame_tables.choice_table(choices)]
     answered: dict[str, list[str]] = {}
     measured: dict[str, list[str]] = {}
     for name, outcome in answers.items():
         answered.setdefault(frame_tables.title_of(name), []).append(made_by(outcome))
         measured.setdefault(frame_tables.title_of(name), []).append(" and ".join(found[name].codes))
-    page.add(
-        "frames",
-        parts,
-        {name: {clip: _rounded(jf) for clip, jf in of_run.items()} for name, of_run in values.items()},
-        {"commit of answers": by_code(answered), "frames measured by": by_code(measured)},
-    )
+    rounded = {name: {clip: _rounded(jf) for clip, jf in of_run.items()} for name, of_run in values.items()}
+    source = {"commit of answers": by_code(answered), "frames measured by": by_code(measured)}
+    page.add("frames", parts, {"jf": rounded, "choices": choices}, source)
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

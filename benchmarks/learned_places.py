@@ -67,11 +67,13 @@ class Learned:
     Attributes:
         training: Over prompts that it was trained on.
         held_out: Over its test clips with a target.
+        chance: Over these clips, with the places stated for others; what is no better than this finds nothing.
         measured_by: Commit of the code that measured.
     """
 
     training: float
     held_out: float
+    chance: float
     measured_by: str
 
 
@@ -94,9 +96,20 @@ def learned(job: Path, root: Path, *, fps: float) -> Learned:
     if not kept.is_file():
         reader = ReVOS(root, split="valid", fps=fps)
         tested = [(clip, texts[clip.id]) for clip in reader if clip.id in texts and not clip.is_null]
-        found = Learned(_mean_iou(training_answers(run)), _mean_iou(tested), this_code())
+        found = Learned(_mean_iou(training_answers(run)), _mean_iou(tested), _mean_iou(swapped(tested)), this_code())
         kept.write_text(json.dumps(asdict(found)) + "\n")
     return Learned(**json.loads(kept.read_text()))
+
+
+def swapped(answers: Sequence[tuple[Clip, str]]) -> Iterator[tuple[Clip, str]]:
+    """Every clip with the answer to another, half the list away, so that it is not one about the same video.
+
+    Args:
+        answers: Clips with their answers, at least two.
+    """
+    half = len(answers) // 2
+    clips, texts = zip(*answers, strict=True)
+    yield from zip(clips, [*texts[half:], *texts[:half]], strict=True)
 
 
 def _mean_iou(answers: Sequence[tuple[Clip, str]] | Iterator[tuple[Clip, str]]) -> float:

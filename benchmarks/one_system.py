@@ -14,6 +14,7 @@ from compute import ComputeMeter
 from datamodules.avshapes.make import ensure_avshapes
 from datamodules.avshapes.settings import WORLDS
 from learned_places import learned
+from models.plan import parse_plan
 from outcomes import Outcome, by_code, commits_of, short, this_code
 from rows import GRPO, QUIET, SFT, TESTED, Row, drawn_flags, job_name, seed_flags, with_seeds
 from score_tables import column, counted, interval, scored, shown, timed
@@ -56,19 +57,21 @@ AGAINST = ("two_oracle", "two_grpo")
 
 EXPLAINED = """\
 ReVOS-like clips of 20 frames; the same training prompts for every row. *System 1 alone* is supervised to write where
-the target is on each keyframe and looks no closer; masks are propagated by the same SAM2. Compute in GFLOP per clip:
-System 1 reads its frames and writes four keyframes, the grounder looks at four keyframes, SAM2 propagates one object.
-The question is about System 1 and grounder *together*; SAM2 costs the same everywhere.
+the target is on each keyframe and looks no closer; masks are propagated by the same SAM2. Compute is counted in GFLOP
+for one clip and an answer of four keyframes: System 1 reads its frames and writes it, the grounder looks at them, SAM2
+propagates one object. Answers name fewer (*keyframes*), so every row spends somewhat less. The question is about System
+1 and grounder *together*; SAM2 costs the same everywhere.
 
 J&F is the mean of referring and reasoning, times 100, over test clips with a target; intervals are over videos and
-seeds.
-The row *two systems, supervised, oracle descriptions* is trained as System 1 alone is, by supervision, and told as much
-about the target: its places there, a true description here. The row *two systems, GRPO* is the method, without either.
-In *two systems, supervised* the description is the expression, which the frozen grounder often cannot find. *Places*
-are the mean IoU of the stated boxes, on prompts of the training and on test clips: a row that has learned to write
-boxes and does not find new targets is high and low. *Unusable* is the share of answers, in percent, that name neither a
-moment nor an absence. *Seconds* are those of the training steps, waiting for data included, with the named number of
-runs side by side; the median over seeds, and the least and the most.
+seeds. The row *two systems, supervised, oracle descriptions* is trained as System 1 alone is, by supervision, and told
+as much about the target: its places there, a true description here. The row *two systems, GRPO* is the method, without
+either. In *two systems, supervised* the description is the expression, which the frozen grounder often cannot find.
+*Places* are the mean IoU of the stated boxes, on prompts of the training, on test clips, and by *chance*, where boxes
+stated for one clip are compared with another. A row that has learned where things are on the clips that it knows is
+high on them; one at chance has learned nothing about places, and its J&F says nothing about frames and pixels.
+*Unusable* is the share of answers, in percent, that name neither a moment nor an absence. *Seconds* are those of the
+training steps, waiting for data included, with the named number of runs side by side; the median over seeds, and the
+least and the most.
 
 The weights bound what this can say. System 1's frozen towers and its language model were made with 10 frames of 112
 pixels a side alone, and were never taught coordinates. That 20 frames or 224 pixels do not help would be a statement
@@ -133,25 +136,48 @@ def compute_table(
     against = [name for name in AGAINST if name in table]
     header = ["", "frames", "side", "System 1", "grounder", "together", "SAM2", "J&F"]
     header += [f"minus {titles[name]}" for name in against]
-    header += ["places, training", "places, test", "unusable", "seconds"]
+    header += [*PLACES_OF, "keyframes", "unusable", "seconds"]
     rows, numbers = [], {}
     for one in (variant for variant in VARIANTS if variant.name in table):
-        outcomes = table[one.name]
         spent = meter.measure(frames=one.frames, side=one.side, alone=one.alone)
-        together = spent.system_1 + spent.grounder
-        shares = [f"{value:.2f}" for value in (spent.system_1, spent.grounder, together, spent.propagator)]
-        values = [column(outcome, KEYS) for outcome in outcomes]
-        changes = ["" if one.name == name else shown(interval(outcomes, table[name], KEYS)) for name in against]
         places = [vars(learned(job, root, fps=FPS)) for job in jobs[one.name]] if one.alone else []
-        ious = [f"{np.mean([p[part] for p in places]):.2f}" if places else "" for part in ("training", "held_out")]
-        unusable = scored(np.array([column(outcome, ["parse_failures"]) for outcome in outcomes]))
-        seconds = timed([outcome.seconds for outcome in outcomes])
-        cells = [one.title, str(one.frames), str(one.side), *shares, scored(np.array(values))]
-        rows.append([*cells, *changes, *ious, unusable, seconds])
-        numbers[one.name] = {"gflop": vars(spent), "jf": values, "places": places}
+        numbers[one.name] = _numbers(table[one.name], {name: table[name] for name in against if name != one.name})
+        numbers[one.name] |= {"gflop": vars(spent), "places": places}
+        rows.append([one.title, str(one.frames), str(one.side), *_cells(numbers[one.name], against)])
     clips = next(iter(table.values()))[0].clips
     tested = counted(clip for clip, values in clips.items() if values.keys() & set(KEYS))
     return f"{markdown_table(header, rows)}\n\nTest clips / videos: {tested}.", numbers
+
+
+PLACES_OF = {"places, training": "training", "places, test": "held_out", "places, chance": "chance"}
+"""Columns of the IoU of places."""
+
+
+def _numbers(outcomes: Sequence[Outcome], others: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    """What the runs of a variant say, one value per seed; differences with the ends of their interval."""
+    return {
+        "jf": [column(outcome, KEYS) for outcome in outcomes],
+        "minus": {name: interval(outcomes, other, KEYS) for name, other in others.items()},
+        "keyframes": [_keyframes(outcome) for outcome in outcomes],
+        "unusable": [column(outcome, ["parse_failures"]) for outcome in outcomes],
+        "seconds": [outcome.seconds for outcome in outcomes],
+    }
+
+
+def _keyframes(outcome: Outcome) -> float:
+    """How many keyframes an answer names on average, those without any left out."""
+    plans = (parse_plan(text, fps=FPS, frames=FRAMES) for text in outcome.texts.values())
+    return float(np.mean([len(plan.keyframes) for plan in plans if plan.keyframes] or [0]))
+
+
+def _cells(numbers: Mapping[str, Any], against: Sequence[str]) -> list[str]:
+    spent, places = numbers["gflop"], numbers["places"]
+    together = spent["system_1"] + spent["grounder"]
+    shares = (spent["system_1"], spent["grounder"], together, spent["propagator"])
+    changes = [shown(numbers["minus"][name]) if name in numbers["minus"] else "" for name in against]
+    ious = [f"{np.mean([one[part] for one in places]):.2f}" if places else "" for part in PLACES_OF.values()]
+    last = [f"{np.mean(numbers['keyframes']):.1f}", scored(np.array(numbers["unusable"])), timed(numbers["seconds"])]
+    return [*(f"{value:.2f}" for value in shares), scored(np.array(numbers["jf"])), *changes, *ious, *last]
 
 
 def compute_codes(table: Mapping[str, Sequence[Outcome]], numbers: Mapping[str, Any]) -> dict[str, str]:

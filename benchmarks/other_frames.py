@@ -27,7 +27,8 @@ from outcomes import Outcome, this_code
 from side_by_side import digest_of, weights_digest
 
 POLICIES = ("own", "oracle", "uniform", "random", "first")
-"""Whose frames: the answer's own, the fullest by the ground truth, evenly spread, drawn at random, the clip's first."""
+"""Whose frames: the answer's own, of equal parts the fullest each by the ground truth, their middles, drawn at random,
+the clip's first."""
 
 WORDS = ("own", "true", "expression")
 """Whose descriptions: the answer's own, the true one, the expression as it is."""
@@ -45,6 +46,12 @@ def choose_frames(policy: str, plan: Plan, clip: Clip, *, count: int, rng: np.ra
         clip: With masks.
         count: How many.
         rng: For random frames.
+
+    Returns:
+        In time order, from 0; fewer than asked for of a shorter clip, or where the target shows on fewer (oracle).
+
+    Raises:
+        ValueError: No such policy.
     """
     total = clip.frames.count
     if policy == "own":
@@ -56,7 +63,9 @@ def choose_frames(policy: str, plan: Plan, clip: Clip, *, count: int, rng: np.ra
         return tuple(int((2 * index + 1) * total / (2 * count)) for index in range(min(count, total)))
     if policy == "random":
         return tuple(sorted(int(frame) for frame in rng.choice(total, size=min(count, total), replace=False)))
-    return (0,)
+    if policy == "first":
+        return (0,)
+    raise ValueError(f"{policy!r} is none of {', '.join(POLICIES)}")
 
 
 def plan_with(frames: Sequence[int], descriptions: Sequence[str], clip: Clip) -> Plan:
@@ -188,12 +197,7 @@ def measure(name: str, texts: Mapping[str, str], *, folder: Path, drawn: Drawn, 
     """
     digest = digest_of(Path(__file__).read_text(), json.dumps(texts), weights_digest(drawn.weights))
     kept = folder / f"frames_{name}_{digest}.jsonl"
-    # A line that was cut off has no end.
-    lines = (
-        [line for line in kept.read_text().splitlines(keepends=True) if line.endswith("\n")] if kept.exists() else []
-    )
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text("".join(lines))
+    lines = _whole_lines(kept)
     found: dict[str, tuple[dict[str, float], str]] = {clip: (values, by) for clip, values, by in map(json.loads, lines)}
     grounder = DetectorGrounder(str(drawn.weights / "grounder"))
     propagator = SAM2Propagator(str(drawn.weights / "propagator"))
@@ -209,6 +213,18 @@ def measure(name: str, texts: Mapping[str, str], *, folder: Path, drawn: Drawn, 
                 file.flush()
     codes = dict.fromkeys(by for _, by in found.values())
     return Measured({clip: values for clip, (values, _) in found.items()}, tuple(codes))
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file that is begun or will be; one that was cut off is taken out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        new = path.with_suffix(".new")
+        new.write_text(whole)
+        new.replace(path)
+    return whole.splitlines()
 
 
 def refuse_equal_names(answers: Sequence[Path]) -> None:

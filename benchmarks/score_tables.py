@@ -53,6 +53,7 @@ def interval(row: Sequence[Outcome], other: Sequence[Outcome], keys: Sequence[st
 
     Raises:
         ValueError: The numbers of seeds do not fit.
+        KeyError: Runs of a row were tested on different clips.
     """
     changes = []
     for key in keys:
@@ -133,7 +134,7 @@ def counts_of(table: Mapping[str, Sequence[Outcome]]) -> dict[str, str]:
 
 
 def _per_clip(row: Sequence[Outcome], key: str) -> dict[str, PerSeed]:
-    """The values of every clip that has some, one per seed."""
+    """The values of every clip that has some, one per seed; all runs of a row are tested on the same clips."""
     clips = [clip for clip, values in row[0].clips.items() if key in values]
     return {clip: np.array([one.clips[clip][key] for one in row]) for clip in clips}
 
@@ -197,6 +198,19 @@ def absent_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, st
             cells.append(scored(np.array([column(outcome, [key]) for outcome in outcomes])))
         rows.append(cells)
     return markdown_table([*header, "null S", "target there: says absent", "unusable"], rows)
+
+
+REWARDS = ("diversity", "count", "saliency", "alignment", "consistency")
+"""Rewards that a table shows, by the names that they have in the configuration."""
+
+
+def reward_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str]) -> str:
+    """One row per way of training: what the answers would have earned, before weights; also what was not trained on."""
+    rows = [
+        [titles[name], *(scored(np.array([column(one, [f"rewards/{term}"]) for one in outcomes])) for term in REWARDS)]
+        for name, outcomes in table.items()
+    ]
+    return markdown_table(["training", *REWARDS], rows)
 
 
 def difference_table(table: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str], other: str) -> str:

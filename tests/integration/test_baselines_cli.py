@@ -205,7 +205,7 @@ def test_compute_is_counted(script: Script, calls: list[str], keyframes: list[st
     assert spent["one_frames"]["grounder"] == 0 < spent["two_oracle"]["grounder"] == spent["two"]["grounder"]
     assert spent["one_frames"]["system_1"] > spent["two"]["system_1"] > 0
     assert spent["one_frames"]["propagator"] == spent["two"]["propagator"] > 0
-    assert set(numbers["compute"]["one_frames"]["places"][0]) == {"training", "held_out", "measured_by"}
+    assert set(numbers["compute"]["one_frames"]["places"][0]) == {"training", "held_out", "chance", "measured_by"}
     code = script("outcomes").short(commit(ROOT) or "unknown")
     of_compute = dict.fromkeys(("commit of compute", "operations counted by", "places measured by"), code)
     of_frames = dict.fromkeys(("commit of answers", "frames measured by"), code)
@@ -224,7 +224,7 @@ def test_keyframes_are_replaced(
 
     def found() -> dict[str, dict[str, float]]:
         script("keyframe_value").main([*keyframes, "--variants", f"--folder={place / 'frames'}"])
-        return json.loads((place / "frames" / "keyframe_value.json").read_text())["frames"]["base_seed0"]
+        return json.loads((place / "frames" / "keyframe_value.json").read_text())["frames"]["jf"]["base_seed0"]
 
     values = found()
     assert {clip.split("/")[1] for clip in values} == {"test_s", "test_u", "valid"}, "nothing absent is asked for"

@@ -160,6 +160,15 @@ def test_what_is_handled_right_and_what_is_said_are_two_things(script):
     assert cells == ["supervised", "50.0", "100.0", "-", "-", "0.250", "100.0", "0.0"]
 
 
+def test_rewards_are_shown_before_their_weights(script):
+    """Saliency 0.5 and 0.7 with two seeds; a term that applied to no clip has a dash."""
+    runs = [outcome(script, {}, **{"rewards/saliency": value, "rewards/diversity": 1.0}) for value in (0.5, 0.7)]
+    header, _, row = script("score_tables").reward_table({"sft": runs}, {"sft": "supervised"}).splitlines()
+
+    assert header == "| training | diversity | count | saliency | alignment | consistency |"
+    assert row == "| supervised | 100.0 ± 0.0 | - | 60.0 ± 14.1 | - | - |"
+
+
 def test_every_heading_says_what_it_rests_on(script):
     """Twenty questions about ten videos are enough; two are marked as few."""
     asked = {f"revos/valid/v{n // 2}/{n % 2}": {"referring/jf": 0.5} for n in range(20)}

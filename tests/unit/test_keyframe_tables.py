@@ -30,7 +30,7 @@ def test_frames_are_compared_per_benchmark_where_answers_have_some(script):
         "mine": {A: {}, B: {}, C: {}},
     }
     refavs, revos = script("frame_tables").frame_tables(found).split("### ReVOS")
-    table = refavs.partition("| own descriptions of")[0]
+    table = refavs.partition("| gain |")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if "R_K" in line]
     header = [cell.strip() for cell in refavs.splitlines()[2].split("|")[1:-1]]
     first = dict(zip(header, rows[0], strict=True))
@@ -44,10 +44,10 @@ def test_frames_are_compared_per_benchmark_where_answers_have_some(script):
     assert "| GRPO, R_K | 2 | own | 100.0 |" in revos
 
 
-def test_words_of_rows_are_compared_with_the_same_frames(script):
+def test_a_gain_is_taken_apart_into_moments_and_words(script):
     """Differences to the first row, whose seeds are averaged: own 0.8 - 0.3; own against uniform 0.8 - 0.6; 0.9 - 0.6.
 
-    A clip for which one of them names no moment is left out.
+    True words and the expression have 0.5 everywhere. A clip for which one of them names no moment is left out.
     """
     found = {
         "base_seed0": {A: values(script, 0.2, 0.5), B: {}},
@@ -55,12 +55,22 @@ def test_words_of_rows_are_compared_with_the_same_frames(script):
         "rk_seed0": {A: values(script, 0.8, 0.9), B: values(script, 0.0, 0.0)},
     }
     refavs, revos = script("frame_tables").frame_tables(found).split("### ReVOS")
-    table = refavs[refavs.index("| own descriptions of") :].splitlines()
+    table = refavs[refavs.index("| gain |") :].splitlines()
     header, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table if line)
-    pairs = (("own", "own"), ("own", "uniform"), ("uniform", "uniform"))
-    assert header[1:] == [f"{one}, minus no training with {other}" for one, other in pairs]
-    assert row == ["GRPO, R_K", *(f"{change} ({change} .. {change})" for change in ("+50.0", "+20.0", "+30.0"))]
-    assert "| GRPO, R_K | - | - | - |" in revos, "no clip"
+    assert row[0] == "GRPO, R_K, minus no training"
+    assert dict(zip(header[1:], row[1:], strict=True)) == {
+        name: f"{change} ({change} .. {change})"
+        for name, change in {
+            "all": "+50.0",
+            "all, against evenly spread": "+20.0",
+            "moments, true words": "+0.0",
+            "moments, the expression": "+0.0",
+            "words, evenly spread": "+30.0",
+            "words, oracle frames": "+0.0",
+            "words, random frames": "+0.0",
+        }.items()
+    }
+    assert f"| GRPO, R_K, minus no training | {' | '.join('-' * 7)} |" in revos, "no clip"
 
 
 def answer(*starts):
@@ -74,14 +84,17 @@ def answer(*starts):
 
 def test_frequent_choices_of_frames_are_counted(script):
     """Answers without a moment have no choice."""
-    clips = [SimpleNamespace(id=name, frames=SimpleNamespace(fps=1.0, count=10)) for name in (A, B, C, "d")]
-    answers = {
-        "rk_seed0": {A: answer(0, 4), B: answer(0, 4), C: "nothing", "d": answer(1, 2, 3)},
-        "mine": dict.fromkeys((A, B, C, "d"), "nothing"),
-    }
-    lines = script("frame_tables").choice_table(answers, clips).splitlines()[2:]
-    assert lines[0] == "| GRPO, R_K | rk_seed0 | 2.3 | 2 | 0, 4 (67 %); 1, 2, 3 (33 %) |"
-    assert lines[1] == "| mine | mine | - | 0 | - |"
+    tables, length = script("frame_tables"), SimpleNamespace(fps=1.0, count=10)
+    clips = [SimpleNamespace(id=name, task="revos" if name == "d" else "refavs", frames=length) for name in "abcde"]
+    texts = {"a": answer(0), "b": answer(0, 4), "c": answer(0, 4), "d": answer(1, 2, 3), "e": "nothing"}
+    choices = tables.choices_of(texts, clips)
+
+    assert choices == {"refavs": {"0, 4": 2, "0": 1}, "revos": {"1, 2, 3": 1}}
+    assert list(choices["refavs"]) == ["0, 4", "0"]
+    assert tables.choice_table({"rk_seed0": choices, "mine": {}}).splitlines()[2:] == [
+        "| GRPO, R_K | rk_seed0 | RefAVS | 1.7 | 2 | 0, 4 (67 %); 0 (33 %) |",
+        "| GRPO, R_K | rk_seed0 | ReVOS | 3.0 | 1 | 1, 2, 3 (100 %) |",
+    ]
 
 
 def test_rows_are_called_by_their_titles(script):
@@ -104,6 +117,11 @@ def test_places_are_compared_with_the_true_ones(script, monkeypatch):
     assert module.place_iou(clip, "nothing") == 0.0
 
 
+def test_chance_compares_places_with_another_clip(script):
+    pairs = [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")]
+    assert list(script("learned_places").swapped(pairs)) == [(1, "c"), (2, "d"), (3, "e"), (4, "a"), (5, "b")]
+
+
 def test_places_are_measured_once_for_an_adapter_and_its_answers(script, monkeypatch, tmp_path):
     """What other code has measured is kept, and named."""
     module, texts = script("learned_places"), {"a": "x"}
@@ -113,12 +131,13 @@ def test_places_are_measured_once_for_an_adapter_and_its_answers(script, monkeyp
     monkeypatch.setattr(module, "read_outcome", lambda job: SimpleNamespace(texts=texts))
     monkeypatch.setattr(module, "ReVOS", lambda *_, **__: [])
     monkeypatch.setattr(module, "training_answers", lambda run: ["training"])
-    monkeypatch.setattr(module, "_mean_iou", lambda answers: float(len(answers)))
+    monkeypatch.setattr(module, "swapped", lambda answers: ["one", "two"])
+    monkeypatch.setattr(module, "_mean_iou", lambda answers: float(len(list(answers))))
 
     def measured_by(code):
         monkeypatch.setattr(module, "this_code", lambda: code)
         found = module.learned(tmp_path, tmp_path, fps=1.0)
-        assert (found.training, found.held_out) == (1.0, 0.0)
+        assert (found.training, found.held_out, found.chance) == (1.0, 0.0, 2.0)
         return found.measured_by
 
     assert [measured_by("1"), measured_by("2")] == ["1", "1"]

@@ -111,10 +111,10 @@ is too narrow: a bootstrap of n has sqrt((n - 1) / n) of the spread. Where no ro
 intervals would leave zero out."""
 
 _REWARDS = """\
-What the answers to test clips would have earned, before weights, times 100 (see [rewards.md](rewards.md)); also for
-rows that were not trained on it. *Saliency* is the area of the target on the named frames, relative to its largest in
-the clip: it rises if a choice of frames follows the clip. *Diversity* and *count* rise if more frames are named, and
-further apart, whatever the clip shows."""
+What the answers to test clips would have earned, before weights, times 100 (see [rewards.md](rewards.md)), with a dash
+where a configuration does not have a term. *Saliency* is the area of the target on the named frames, relative to its
+largest in the clip: it rises if a choice of frames follows the clip. *Diversity* and *count* rise if more frames are
+named, and further apart, whatever the clip shows."""
 
 COMPARED = ("base", "sft", "rk_ra_rg")
 """Rows that the others are compared with."""

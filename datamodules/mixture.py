@@ -152,6 +152,11 @@ class MixtureDataModule(LoadingDataModule):
 
     def _part(self, name: str, source: Source, shared: Mapping[str, Any]) -> ClipDataModule:
         own = {key: value for key, value in vars(source).items() if key not in ("root", "weight") and value is not None}
+        if "still_frames" in own and name != "refcocog":
+            raise ConfigError(
+                f"data.sources.{name}.still_frames is {source.still_frames}, and {name} has videos. Leave it null;"
+                " --data.sources.refcocog.still_frames is about pictures."
+            )
         root = source.root or (AVSHAPES if self.root == AVSHAPES else str(Path(self.root) / name))
         with flags_of_source(name):
             return MODULES[name](root, **{**shared, **own})

@@ -26,6 +26,7 @@ class Source:
         same_questions: Whether every epoch asks what the first one asked.
         fps: Frames per second that stored frames stand for.
         clip_frames: Most frames of a training clip, spread evenly.
+        still_frames: How many equal frames a picture is served as; null for the others, which have videos.
         avshapes_sizes: Sizes of the generated benchmark that differ from its defaults, by name.
     """
 
@@ -38,6 +39,7 @@ class Source:
     same_questions: bool | None = None
     fps: float | None = None
     clip_frames: int | None = None
+    still_frames: int | None = None
     avshapes_sizes: dict[str, int] | None = None
 
 

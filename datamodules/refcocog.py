@@ -1,4 +1,4 @@
-"""RefCOCOg pictures as clips of one frame: the set refCOCOg_2k_840 of Seg-Zero, which the method trains on.
+"""RefCOCOg pictures as clips that stand still: the set refCOCOg_2k_840 of Seg-Zero, which the method trains on.
 
 Pictures are stored squashed to 840 x 840 pixels; boxes and points count in these pixels and are served in them. There
 are no masks. Where the annotations of RefCOCOg lie beside the table (`instances.json` as in lichengunc/refer), masks
@@ -34,20 +34,19 @@ from datamodules.rle import clean_counts
 
 
 class TablePicture(Frames):
-    """One picture of a table, as the only frame of a clip."""
+    """One picture of a table, as every frame of a clip."""
 
-    count = 1
-
-    def __init__(self, part: Part, place: int, *, fps: float, clip_id: str) -> None:
+    def __init__(self, part: Part, place: int, *, count: int, fps: float, clip_id: str) -> None:
         """Name the picture; it is not read.
 
         Args:
             part: Where its row lies.
             place: Position of the row there.
-            fps: One over the seconds that the picture stands for.
+            count: Frames of the clip.
+            fps: Frames per second.
             clip_id: What error messages call the clip.
         """
-        self.part, self.place, self.fps, self.clip_id = part, place, fps, clip_id
+        self.part, self.place, self.count, self.fps, self.clip_id = part, place, count, fps, clip_id
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,7 +59,7 @@ class TablePicture(Frames):
         """The picture, once for every index, shrunk with antialiased bicubic interpolation where needed.
 
         Args:
-            indices: Zeros.
+            indices: From 0 to count - 1.
             max_pixels: As for all frames.
 
         Raises:
@@ -96,6 +95,7 @@ class RefCOCOg(ClipReader):
         root: Path | str,
         *,
         fps: float = 1.0,
+        still_frames: int = 1,
         budget: FrameBudget | None = None,
         rows: Sequence[Row] | None = None,
     ) -> None:
@@ -103,7 +103,8 @@ class RefCOCOg(ClipReader):
 
         Args:
             root: The folder, or the one that an archive wrapped it in.
-            fps: One over the seconds that a picture stands for.
+            fps: Frames per second: a picture stands for still_frames / fps seconds.
+            still_frames: How many equal frames a picture is served as.
             budget: How much of a clip each system may look at; None takes the defaults.
             rows: Rows of the table to serve; None serves all.
 
@@ -113,7 +114,7 @@ class RefCOCOg(ClipReader):
         self.base = TREE.find(Path(root))
         self.rows = tuple(read_rows(self.base) if rows is None else rows)
         self._masks = read_annotations(self.base, {one for row in self.rows for one in row.annotations})
-        self._fps = fps
+        self._fps, self._still_frames = fps, still_frames
         self._budget = budget or FrameBudget()
 
     @property
@@ -128,7 +129,7 @@ class RefCOCOg(ClipReader):
             index: Position among the rows that are served.
             visit: Not used.
         """
-        row = self.rows[index]
+        row, count = self.rows[index], self._still_frames
         clip_id = f"refcocog/train/{row.number}:{row.id}"
         return Clip(
             id=clip_id,
@@ -136,31 +137,32 @@ class RefCOCOg(ClipReader):
             split="train",
             kind="image",
             expression=clean_expression(row.text),
-            frames=TablePicture(row.part, row.place, fps=self._fps, clip_id=clip_id),
+            frames=TablePicture(row.part, row.place, count=count, fps=self._fps, clip_id=clip_id),
             budget=self._budget,
             video=row.id,
             expression_id=str(row.number),
-            frame_names=("0",),
+            frame_names=tuple(map(str, range(count))),
             group="train",
             position=row.number,
             mask_source=self._mask_source(row, clip_id),
-            box_source=partial(_boxes, row) if self._masks is None else None,
+            box_source=partial(_boxes, row, count) if self._masks is None else None,
         )
 
     def _mask_source(self, row: Row, clip_id: str) -> Callable[[], MaskTrack] | None:
         """Only what belongs to the row travels with its clip."""
         if self._masks is None:
             return None
-        return partial(_read_masks, [self._masks.get(one) for one in row.annotations], self.base, clip_id)
+        objects = [self._masks.get(one) for one in row.annotations]
+        return partial(_read_masks, objects, self._still_frames, self.base, clip_id)
 
 
-def _boxes(row: Row) -> BoxTrack:
+def _boxes(row: Row, frames: int) -> BoxTrack:
     """Inclusive corners become half-open boxes."""
     boxes = tuple((float(x1), float(y1), float(x2 + 1), float(y2 + 1)) for x1, y1, x2, y2 in row.boxes)
-    return BoxTrack((SIDE, SIDE), (boxes,))
+    return BoxTrack((SIDE, SIDE), (boxes,) * frames)
 
 
-def _read_masks(objects: Sequence[list[dict[str, Any]] | None], base: Path, clip_id: str) -> MaskTrack:
+def _read_masks(objects: Sequence[list[dict[str, Any]] | None], frames: int, base: Path, clip_id: str) -> MaskTrack:
     """Every annotation is one object; its pieces are joined, at the size of the stored picture."""
     counts: list[bytes | None] = []
     try:
@@ -173,4 +175,4 @@ def _read_masks(objects: Sequence[list[dict[str, Any]] | None], base: Path, clip
     except ValueError as error:
         problem = f"{clip_id}: masks in {base / ANNOTATIONS}: {error}."
         raise MediaError(f"{problem} Restore the file or set --data.on_bad_sample skip.") from error
-    return MaskTrack((SIDE, SIDE), (tuple(counts),))
+    return MaskTrack((SIDE, SIDE), (tuple(counts),) * frames)

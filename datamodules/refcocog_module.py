@@ -1,4 +1,4 @@
-"""The data module of RefCOCOg pictures: clips of one frame, for training alone or as part of a mixture."""
+"""The data module of RefCOCOg pictures: clips that stand still, for training alone or as part of a mixture."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class RefCOCOgDataModule(ClipDataModule):
         root: str = AVSHAPES,
         *,
         fps: float = 1.0,
+        still_frames: int = 1,
         val_null_fraction: float | None = None,
         **shared: Any,  # noqa: ANN401
     ) -> None:
@@ -40,13 +41,16 @@ class RefCOCOgDataModule(ClipDataModule):
         Args:
             root: Folder of the set (holds data/train-*.parquet), or "avshapes" for the generated one, which is made on
                 first use.
-            fps: One over the seconds that a picture stands for; 0.1 makes every picture a clip of ten seconds.
+            fps: Frames per second: a picture stands for still_frames / fps seconds.
+            still_frames: How many equal frames a picture is served as. A model that has never met a video of one frame
+                needs more; one is what the rest costs least with.
             val_null_fraction: As for every benchmark; every target of this one is there.
             **shared: The settings of `ClipDataModule`.
 
         Raises:
             ConfigError: Settings that cannot work; names all of them.
         """
+        self.still_frames = still_frames  # before the rest, which checks all settings at once
         super().__init__(root, fps=fps, val_null_fraction=val_null_fraction, **shared)
 
     def setup(self, stage: str) -> None:
@@ -90,4 +94,4 @@ class RefCOCOgDataModule(ClipDataModule):
         order = np.random.default_rng(HELD_OUT_SEED).permutation(len(rows))
         held_out = set(order[: max(1, len(rows) // _HELD_OUT)].tolist())
         chosen = [row for row in rows if (row.number in held_out) == (stage == "val")]
-        return RefCOCOg(root, fps=self.fps, budget=self.budget, rows=chosen)
+        return RefCOCOg(root, fps=self.fps, still_frames=self.still_frames, budget=self.budget, rows=chosen)

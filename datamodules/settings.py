@@ -17,6 +17,7 @@ _AT_LEAST_ONE = (
     "test_size",
     "clip_frames",
     "eval_clip_frames",
+    "still_frames",
     "answer_keyframes",
 )
 _AT_LEAST_ZERO = ("seed", "num_workers", "avshapes_seed")

@@ -124,6 +124,13 @@ def test_settings_of_a_source_reach_it(root):
     assert clips[0].budget.close_up_max_pixels == 70
 
 
+def test_pictures_alone_stand_still_for_several_frames(root):
+    data = mixture(root, sources=Sources(**{**vars(only(refcocog=1.0)), "refcocog": Source(still_frames=3)}))
+    assert {clip.frames.count for batch in data.train_dataloader() for clip in batch} == {3}
+    with pytest.raises(ConfigError, match=r"^data\.sources\.mevis\.still_frames is 2, and mevis has videos"):
+        mixture(root, sources=Sources(mevis=Source(still_frames=2)))
+
+
 def test_a_source_may_have_a_test_size_of_its_own(root):
     sources = Sources(revos=Source(test_size=1, test_null_fraction=1.0, same_questions=True), refcocog=Source(weight=0))
     data = mixture(root, "test", sources=sources, test_size=2)

@@ -37,6 +37,34 @@ def test_a_row_is_a_clip_of_one_frame(tmp_path, saved):
     assert reader.nulls == (False,) * 3
 
 
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_a_picture_may_stand_still_for_several_frames(root, has_masks):
+    """Four equal frames at two per second, with the truth of the picture on each."""
+    if has_masks:
+        write_annotations(root)
+    one, clip = RefCOCOg(root)[0], RefCOCOg(root, fps=2.0, still_frames=4, budget=FrameBudget(glance_frames=3))[0]
+
+    assert (clip.frames.count, clip.duration_s, clip.frame_names) == (4, 2.0, ("0", "1", "2", "3"))
+    assert all(np.array_equal(frame, one.frames.read([0])[0]) for frame in clip.frames.read([0, 3]))
+    assert len(clip.glance.frames) == 3
+    with pytest.raises(IndexError):
+        clip.frames.read([4])
+    if has_masks:
+        assert clip.masks.frames == 4
+        assert np.array_equal(clip.masks.dense(), np.repeat(one.masks.dense(), 4, axis=0))
+    else:
+        assert clip.boxes.frames == 4
+        assert all(clip.boxes.boxes(frame).tolist() == one.boxes.boxes(0).tolist() for frame in range(4))
+
+
+def test_a_picture_stands_still_for_at_least_a_frame(root):
+    module = RefCOCOgDataModule(str(root), still_frames=3)
+    module.setup("validate")
+    assert next(iter(module.val_dataloader()))[0].frames.count == 3
+    with pytest.raises(ConfigError, match=r"data\.val_size is 0.*\n.*data\.still_frames is 0; it must be at least 1"):
+        RefCOCOgDataModule(str(root), still_frames=0, val_size=0)
+
+
 def test_boxes_are_half_open_and_may_touch_the_edge(root):
     """(210, 420) to (629, 839), corners inclusive; two objects; (0, 0) to (9, 19)."""
     boxes = [clip.boxes.boxes(0).tolist() for clip in RefCOCOg(root)]

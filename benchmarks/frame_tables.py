@@ -12,18 +12,18 @@ from baselines import ROWS
 from callbacks.media import markdown_table
 from datamodules.records import Clip
 from models.plan import parse_plan
-from other_frames import POLICIES, WORDS, Values
+from other_frames import POLICIES, WORDS, Values, choose_frames
 from rows import row_of
 from score_tables import PerSeed, counted, interval_of, shown
 
 EXPLAINED = """\
 Answers keep their descriptions (*own*), or get a true one (*true*) or the *expression* as it is, and the same number of
-other keyframes: of as many equal parts of the clip the fullest frame each, by the ground truth (*oracle*; not the best
-possible frames, which nobody has searched for), the middle of such parts (*uniform*), at random (a mean over four
-draws), or the clip's first frame alone. J&F times 100 over test clips with a target, by each benchmark's own rules; per
-clip a mean over seeds. Differences are paired over clips, with 95 % intervals over videos and seeds. Only answers that
-name a moment are compared, because the others have no frames of their own; *without a moment* is the share that they
-have.
+other keyframes: the frames that show the target in as many equal parts, and the fullest of each by the ground truth
+(*oracle*; not the best possible frames, which nobody has searched for), the middles of equal parts of the clip
+(*uniform*), at random (a mean over four draws), or the clip's first frame alone. J&F times 100 over test clips with a
+target, by each benchmark's own rules; per clip a mean over seeds. Differences are paired over clips, with 95 %
+intervals over videos and seeds. Only answers that name a moment are compared, because the others have no frames of
+their own; *without a moment* is the share that they have.
 
 The second table of a benchmark takes the gain over the first row apart. *Moments* exchanges the frames of the one for
 those of the other, with true descriptions or the expression for both; *words* exchanges the descriptions, with evenly
@@ -33,7 +33,9 @@ the mean over its seeds."""
 
 CHOICES_EXPLAINED = """\
 How many keyframes an answer names on average, how many different sets of frames a run's answers name, and the most
-frequent ones, counted from 0. Few sets mean that the choice of moments hardly depends on the clip."""
+frequent ones, counted from 0. Few sets mean that the choice of moments hardly depends on the clip. *Saliency* is the
+area of the target on the frames that are named, or would be by another policy, relative to its largest in the clip,
+times 100: what a choice by the clip could gain."""
 
 PAIRS = (("own", "uniform"), ("own", "random"), ("oracle", "own"))
 """Whose difference is shown."""
@@ -119,11 +121,35 @@ def choices_of(texts: Mapping[str, str], clips: Iterable[Clip]) -> dict[str, Cho
     return {task: dict(sets.most_common()) for task, sets in found.items()}
 
 
-def choice_table(found: Mapping[str, Mapping[str, Choices]]) -> str:
-    """One row per run and benchmark: how many keyframes its answers name, and which sets of frames most of them name.
+def saliency_of(texts: Mapping[str, str], clips: Iterable[Clip]) -> dict[str, dict[str, float]]:
+    """By benchmark and policy: the area of the target on the frames, relative to its largest in the clip, 0..1.
+
+    Drawn frames have the mean over all frames. Answers without a moment are left out.
+
+    Args:
+        texts: A run's answers, by clip id.
+        clips: Those that are looked at, with masks.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for clip in clips:
+        plan = parse_plan(texts[clip.id], fps=clip.frames.fps, frames=clip.frames.count)
+        if plan.keyframes and clip.masks is not None:
+            areas = clip.masks.areas.sum(axis=1) / clip.masks.areas.sum(axis=1).max()
+            for policy in POLICIES:
+                chosen = choose_frames(policy, plan, clip, count=len(plan.keyframes), rng=np.random.default_rng(0))
+                area = areas.mean() if policy == "random" else areas[list(chosen)].mean()
+                found.setdefault(clip.task, {}).setdefault(policy, []).append(float(area))
+    return {task: {policy: float(np.mean(one)) for policy, one in values.items()} for task, values in found.items()}
+
+
+def choice_table(
+    found: Mapping[str, Mapping[str, Choices]], saliency: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> str:
+    """One row per run and benchmark: how many keyframes its answers name, which sets most of them name, how salient.
 
     Args:
         found: See `choices_of`, by the name of the run.
+        saliency: See `saliency_of`, likewise.
     """
     rows = []
     for name, by_task in found.items():
@@ -131,8 +157,10 @@ def choice_table(found: Mapping[str, Mapping[str, Choices]]) -> str:
             total = sum(sets.values())
             mean = sum((chosen.count(",") + 1) * times for chosen, times in sets.items()) / total
             often = [f"{chosen} ({100 * times / total:.0f} %)" for chosen, times in islice(sets.items(), 3)]
-            rows.append([title_of(name), name, TASKS[task], f"{mean:.1f}", str(len(sets)), "; ".join(often)])
-    return markdown_table(["answers of", "run", "benchmark", "keyframes", "different sets", "most frequent"], rows)
+            shares = [f"{100 * saliency[name][task][policy]:.0f}" for policy in POLICIES]
+            rows.append([title_of(name), name, TASKS[task], f"{mean:.1f}", str(len(sets)), "; ".join(often), *shares])
+    header = ["answers of", "run", "benchmark", "keyframes", "different sets", "most frequent"]
+    return markdown_table([*header, *(f"saliency, {policy}" for policy in POLICIES)], rows)
 
 
 def _row_cells(title: str, seeds: Sequence[Values]) -> Iterator[list[str]]:

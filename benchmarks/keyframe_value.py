@@ -215,8 +215,10 @@ def add_frames(
     values = {name: one.values for name, one in found.items()}
     clips = [clip for clip, _ in other_frames.measured_clips(drawn.data())]
     choices = {name: frame_tables.choices_of(outcome.texts, clips) for name, outcome in answers.items()}
+    saliency = {name: frame_tables.saliency_of(outcome.texts, clips) for name, outcome in answers.items()}
     parts = ["## What other keyframes would have given", frame_tables.EXPLAINED, frame_tables.frame_tables(values)]
-    parts += ["### Which frames are named", frame_tables.CHOICES_EXPLAINED, frame_tables.choice_table(choices)]
+    named = frame_tables.choice_table(choices, saliency)
+    parts += ["### Which frames are named", frame_tables.CHOICES_EXPLAINED, named]
     answered: dict[str, list[str]] = {}
     measured: dict[str, list[str]] = {}
     for name, outcome in answers.items():
@@ -224,7 +226,7 @@ def add_frames(
         measured.setdefault(frame_tables.title_of(name), []).append(" and ".join(found[name].codes))
     rounded = {name: {clip: _rounded(jf) for clip, jf in of_run.items()} for name, of_run in values.items()}
     source = {"commit of answers": by_code(answered), "frames measured by": by_code(measured)}
-    page.add("frames", parts, {"jf": rounded, "choices": choices}, source)
+    page.add("frames", parts, {"jf": rounded, "choices": choices, "saliency": saliency}, source)
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 A, B, C = "refavs/test_s/0:vid_a_1_2_circle_1", "refavs/test_s/9:vid_b_1_2_circle_1", "revos/valid/v/0"
@@ -91,10 +92,25 @@ def test_frequent_choices_of_frames_are_counted(script):
 
     assert choices == {"refavs": {"0, 4": 2, "0": 1}, "revos": {"1, 2, 3": 1}}
     assert list(choices["refavs"]) == ["0, 4", "0"]
-    assert tables.choice_table({"rk_seed0": choices, "mine": {}}).splitlines()[2:] == [
-        "| GRPO, R_K | rk_seed0 | RefAVS | 1.7 | 2 | 0, 4 (67 %); 0 (33 %) |",
-        "| GRPO, R_K | rk_seed0 | ReVOS | 3.0 | 1 | 1, 2, 3 (100 %) |",
+    saliency = {"rk_seed0": dict.fromkeys(("refavs", "revos"), dict.fromkeys(script("other_frames").POLICIES, 0.5))}
+    shares = " | ".join(["50"] * 5)
+    assert tables.choice_table({"rk_seed0": choices, "mine": {}}, saliency).splitlines()[2:] == [
+        f"| GRPO, R_K | rk_seed0 | RefAVS | 1.7 | 2 | 0, 4 (67 %); 0 (33 %) | {shares} |",
+        f"| GRPO, R_K | rk_seed0 | ReVOS | 3.0 | 1 | 1, 2, 3 (100 %) | {shares} |",
     ]
+
+
+def test_saliency_is_the_area_of_the_target_on_the_frames(script):
+    """Areas 0, 1, 2, 3, 4 of two objects together: frames 0 and 3 have (0 + 3/4) / 2, 2 and 4 are the fullest of parts.
+
+    The middles of two parts of five are frames 1 and 3; drawn frames have the mean of all.
+    """
+    masks = SimpleNamespace(areas=np.array([[0, 0], [1, 0], [1, 1], [1, 2], [0, 4]]))
+    clip = SimpleNamespace(id="a", task="revos", frames=SimpleNamespace(fps=1.0, count=5), masks=masks)
+    other = SimpleNamespace(id="b", task="revos", frames=clip.frames, masks=masks)
+    found = script("frame_tables").saliency_of({"a": answer(0, 3), "b": "nothing"}, [clip, other])
+
+    assert found == {"revos": {"own": 0.375, "oracle": 0.75, "uniform": 0.5, "random": 0.5, "first": 0.0}}
 
 
 def test_rows_are_called_by_their_titles(script):

@@ -29,6 +29,10 @@ def write_random_weights(folder: Path) -> Path:
     return folder
 
 
+SIZES = "{train: 48, val: 16, test_s: 4, test_u: 4, test_n: 2, null_train: 8, null_val: 4}"
+"""Of a generated RefAVS that is made in seconds."""
+
+
 def fast_flags(weights: Path, benchmark_cache: Path, runs: Path) -> list[str]:
     """Flags that make the RefAVS run a matter of seconds.
 
@@ -43,5 +47,6 @@ def fast_flags(weights: Path, benchmark_cache: Path, runs: Path) -> list[str]:
         "--config=configs/debug/fast.yaml",
         f"--trainer.logger.save_dir={runs}",
         f"--data.avshapes_cache={benchmark_cache}",
+        f"--data.avshapes_sizes={SIZES}",
         *parts,
     ]

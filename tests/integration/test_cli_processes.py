@@ -80,7 +80,7 @@ def test_a_signal_to_all_processes_and_workers_saves_and_says_how_to_go_on(
     long = ["--trainer.max_steps=400", "--trainer.max_epochs=-1", "--checkpoint.every_n_train_steps=400"]
     calm = ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0"]
     process = start(
-        ["fit", *flags, *long, *calm, "--data.num_workers=2", "--trainer.accelerator=cpu", "--trainer.devices=2"]
+        ["fit", *flags, *long, *calm, "--data.num_workers=1", "--trainer.accelerator=cpu", "--trainer.devices=2"]
     )
     assert process.stdout is not None
     heard = []

@@ -11,7 +11,6 @@ import pytest
 from benchmark_trees import NumberedClips
 from torch.utils.data import DataLoader
 
-from datamodules.avshapes.recipes import PerceptionData
 from datamodules.order import ClipLoader, EvalOrder
 from datamodules.serving import ClipSet
 from datamodules.workers import set_up_worker
@@ -22,6 +21,9 @@ def clip_loader():
 
 
 def scene_loader():
+    # Lightning comes with it, which every process that these tests start would have to import.
+    from datamodules.avshapes.recipes import PerceptionData
+
     return PerceptionData(20, pairs=1, clips=1, val_pairs=2, workers=2).train_dataloader()
 
 
